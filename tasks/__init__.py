@@ -1,0 +1,1 @@
+"""One task per file: its data, loss, metrics and pictures."""

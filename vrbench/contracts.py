@@ -1,0 +1,197 @@
+"""The contracts between the parts, and the plain records that travel between them.
+
+A task, a probe or a logger is any object with these attributes and methods; none of them has to inherit from anything
+here. Everything past the command line takes these types and never the Hydra config. Importing this module costs no
+torch: refusing a bad config and skipping a finished run stay quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as validated
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, device, nn
+    from torch.optim import Optimizer
+
+    from vrbench.randomness import Streams
+
+Batch = Any
+"""A tensor, or a tuple or dict of tensors; leading dimension = examples. Only its task looks inside."""
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Task(Protocol):
+    """A learning problem: data, loss, metrics.
+
+    Optional methods, asked for with `hasattr`:
+
+    - `render(model) -> Tensor`: a picture of what the model does, uint8 of shape (height, width, 3).
+    - `param_groups(model) -> list[dict]`: parameter groups where the task needs more than `model.parameters()`.
+    - `state_dict()`, `load_state_dict(state)`: training state that the task itself keeps (a replay buffer, say).
+    """
+
+    name: str
+    metric: str
+    """Key of the primary metric, with its split: `val/accuracy`. Trials and checkpoints are ranked by it."""
+    direction: Literal["min", "max"]
+    input_shape: tuple[int, ...]
+    """Shape of one model input without the batch dimension: (channels, height, width) for images."""
+    output_dim: int
+    """Number of outputs: classes, vocabulary size, …"""
+    batches_per_epoch: int
+    units_per_batch: dict[str, int]
+    """What a batch holds, for throughput: `{"images": 128}` is logged as `time/images_per_s`."""
+
+    def to(self, device: device) -> None:
+        """Move the in-memory data to the training device, where whole batches are cut and augmented."""
+
+    def train_batches(self, order: Generator, augment: Generator, start: int = 0) -> Iterator[Batch]:
+        """One epoch of batches, `batches_per_epoch - start` of them, on the device given to `to`.
+
+        `order` (CPU) is fresh for each epoch and decides which examples come when; `augment` (on the device) is
+        re-seeded for each batch. Batches before `start` are left out without being made, and the rest are the same.
+        """
+
+    def loss(self, model: nn.Module, batch: Batch, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss over the batch (scalar, differentiable) and detached scalar metrics, keys without prefix.
+
+        All noise of the loss itself is drawn from `generator` (on the device).
+        """
+
+    def evaluate(self, model: nn.Module, split: Literal["val", "test"]) -> dict[str, float]:
+        """Metrics over the whole split, keys without prefix, `loss` among them; the model is in eval mode.
+
+        Deterministic: noise that a metric needs is drawn from a generator with a fixed seed.
+        """
+
+    def probe_batches(self, size: int, microbatch: int) -> list[tuple[float, Batch]]:
+        """The first `size` training examples (all when fewer), unaugmented, in chunks of at most `microbatch`.
+
+        Each chunk comes with its weight; the weights add up to 1, so that the weighted sum of `loss` over the list is
+        the loss of the whole set.
+        """
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a probe is shown of a run: the live objects, to look at and not to change."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    task: Task
+    streams: Streams
+    device: device
+    total_steps: int
+
+
+@dataclass
+class Moment:
+    """One optimizer step as its probes see it."""
+
+    step: int
+    """Number of this step, counted from 1."""
+    logged: bool
+    """Whether this step writes a row: only then may a probe sync with the device without being asked to."""
+
+
+class Probe(Protocol):
+    """Numbers in, `{prefixed key: float}` out. Draws from its own stream; changes no training number."""
+
+    def attach(self, training: Training) -> None:
+        """Called once, before the first step. Raises ValueError where the run cannot be probed."""
+
+    def before_step(self, moment: Moment) -> None:
+        """After backward, before clipping and the optimizer: gradients are there, parameters are the old ones."""
+
+    def after_step(self, moment: Moment) -> dict[str, float]:
+        """After the optimizer and before the schedule: parameters and optimizer state are the new ones."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on as if unbroken (tensors and plain values; `{}` where nothing)."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Who a run is: what records and loggers need to know of it."""
+
+    id: str
+    """Short hash of everything that decides the run's numbers, seed included."""
+    arm: str
+    """The same hash without the seed: runs of one arm differ in the seed alone."""
+    name: str
+    study: str
+    directory: Path
+    config: Mapping[str, Any]
+    """The resolved config, plain Python values."""
+    choices: Mapping[str, str]
+    """Which YAML was chosen for each config group: `{"task": "digits", "optimizer": "vradam", …}`."""
+    seed: int
+
+
+class Logger(Protocol):
+    """A place that gets the same numbers as metrics.jsonl. It must never stop a run."""
+
+    def start(self, run: RunInfo, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Open the run; `rows` are those already recorded when a broken run is resumed."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """One row: `step` and prefixed metrics."""
+
+    def image(self, step: int, path: Path) -> None:
+        """A picture that was written to the run's folder."""
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """The run is over; `summary` is what summary.json holds."""
+
+
+@validated(frozen=True, config=_STRICT)
+class RunSettings:
+    """The run-wide settings at the top of config.yaml."""
+
+    seed: int = Field(ge=0, lt=2**63)
+    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+    results_dir: str = Field(min_length=1)
+    force: bool
+
+
+@validated(frozen=True, config=_STRICT)
+class TrainerSettings:
+    """How the training loop runs. Field meanings are in conf/trainer/default.yaml, which states every one."""
+
+    epochs: int | None = Field(ge=1)
+    max_steps: int | None = Field(ge=1)
+    accumulate: int = Field(ge=1)
+    clip_norm: float | None = Field(gt=0)
+    precision: Literal["float32", "bfloat16"]
+    channels_last: bool
+    compile: bool
+    ema_decay: float | None = Field(ge=0, lt=1)
+    log_every: int = Field(ge=1)
+    eval_every: int | None = Field(ge=1)
+    render_every: int | None = Field(ge=1)
+    checkpoint_seconds: float = Field(ge=0)
+    device: str
+    threads: int | None = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> TrainerSettings:
+        if self.epochs is None and self.max_steps is None:
+            raise ValueError("epochs and max_steps are both null: give one of them")
+        return self
+
+    def total_steps(self, batches_per_epoch: int) -> int:
+        """Optimizer steps of the whole run; `max_steps` wins over `epochs`."""
+        if self.max_steps is not None:
+            return self.max_steps
+        assert self.epochs is not None
+        return max(1, self.epochs * batches_per_epoch // self.accumulate)

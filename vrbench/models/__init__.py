@@ -1,0 +1,1 @@
+"""One architecture per file, built as `model(input_shape, output_dim)`."""
