@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated
@@ -141,7 +141,7 @@ class RunInfo:
 class Logger(Protocol):
     """A place that gets the same numbers as metrics.jsonl. It must never stop a run."""
 
-    def start(self, run: RunInfo, rows: Iterable[Mapping[str, Any]]) -> None:
+    def start(self, run: RunInfo, total_steps: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Open the run; `rows` are those already recorded when a broken run is resumed."""
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -158,9 +158,9 @@ class Logger(Protocol):
 class RunSettings:
     """The run-wide settings at the top of config.yaml."""
 
-    seed: int = Field(ge=0, lt=2**63)
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
-    results_dir: str = Field(min_length=1)
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+    results_dir: Annotated[str, Field(min_length=1)]
     force: bool
 
 
@@ -168,20 +168,20 @@ class RunSettings:
 class TrainerSettings:
     """How the training loop runs. Field meanings are in conf/trainer/default.yaml, which states every one."""
 
-    epochs: int | None = Field(ge=1)
-    max_steps: int | None = Field(ge=1)
-    accumulate: int = Field(ge=1)
-    clip_norm: float | None = Field(gt=0)
+    epochs: Annotated[int | None, Field(ge=1)]
+    max_steps: Annotated[int | None, Field(ge=1)]
+    accumulate: Annotated[int, Field(ge=1)]
+    clip_norm: Annotated[float | None, Field(gt=0)]
     precision: Literal["float32", "bfloat16"]
     channels_last: bool
     compile: bool
-    ema_decay: float | None = Field(ge=0, lt=1)
-    log_every: int = Field(ge=1)
-    eval_every: int | None = Field(ge=1)
-    render_every: int | None = Field(ge=1)
-    checkpoint_seconds: float = Field(ge=0)
+    ema_decay: Annotated[float | None, Field(ge=0, lt=1)]
+    log_every: Annotated[int, Field(ge=1)]
+    eval_every: Annotated[int | None, Field(ge=1)]
+    render_every: Annotated[int | None, Field(ge=1)]
+    checkpoint_seconds: Annotated[float, Field(ge=0)]
     device: str
-    threads: int | None = Field(ge=1)
+    threads: Annotated[int | None, Field(ge=1)]
 
     @model_validator(mode="after")
     def _has_an_end(self) -> TrainerSettings:

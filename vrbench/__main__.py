@@ -1,0 +1,5 @@
+"""`python -m vrbench` is `vrbench`."""
+
+from vrbench.cli import main
+
+main()

@@ -1,0 +1,306 @@
+"""The command line: compose and check the config, fix the run's identity, build the parts, hand them to the trainer.
+
+The only file that imports hydra, and the only one that knows the config; past it go plain typed arguments. torch is
+imported when a run really starts, so that help, `--cfg job`, refusals and finished runs are quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import ValidationError
+
+from vrbench import records
+from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
+
+if TYPE_CHECKING:
+    from vrbench.trainer import Trainer
+
+_HERE = Path(__file__).parent
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+"""The config folder: inside the installed package, or beside it in a checkout."""
+
+ONE_LINE = "VRBENCH_ONE_LINE_ERRORS"
+"""Set while errors of the user are said in one line: unless the user asks for tracebacks with HYDRA_FULL_ERROR=1."""
+
+WRONG_CONFIG = 2
+BROKEN_RUN = 1
+
+Settings = TypeVar("Settings")
+
+
+class ConfigError(Exception):
+    """A choice that cannot be run, said in one line."""
+
+
+class RunFailed(Exception):
+    """A run of a multirun failed and has said so; the others go on."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+class StudyTable(Callback):
+    """Hydra callback: after a multirun, print the table of the whole study."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Read the study's folder and print it."""
+        from vrbench.report.study import print_study
+
+        study = Path(str(config.results_dir)) / str(config.study)
+        if study.exists():
+            print_study(study)
+
+
+def main() -> None:
+    """Entry point of `vrbench`. Exit codes: 0 done (diverged runs too), 2 wrong config, 1 broken, 128 + n by signal n."""
+    if "HYDRA_FULL_ERROR" not in os.environ:
+        os.environ.update({"HYDRA_FULL_ERROR": "1", ONE_LINE: "1"})  # Hydra then raises, and we say it in one line
+    try:
+        _job()
+    except RunFailed as failure:
+        sys.exit(failure.code)
+    except KeyboardInterrupt:
+        sys.exit(_say("stopped by Ctrl-C before training began", 128 + signal.SIGINT))
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        if ONE_LINE not in os.environ:
+            raise
+        sys.exit(_say(explain(error), WRONG_CONFIG))
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def _job(cfg: DictConfig) -> None:
+    """One run: a failure is one line at once, and ends the process only when the run is the only one."""
+    try:
+        run(cfg)
+        return
+    except (ConfigError, ValidationError, OmegaConfBaseException, OSError) as error:
+        if ONE_LINE not in os.environ:
+            raise
+        code = _say(explain(error), WRONG_CONFIG)
+    except Exception:
+        traceback.print_exc()
+        code = _say("the run broke (traceback above); the same command resumes it from its last checkpoint", BROKEN_RUN)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise RunFailed(code)
+    sys.exit(code)
+
+
+def _say(line: str, code: int) -> int:
+    print(f"vrbench: {line}", file=sys.stderr)
+    return code
+
+
+def run(cfg: DictConfig) -> None:
+    """Train the run that the config describes, unless it is finished already.
+
+    Raises ConfigError, pydantic's ValidationError or omegaconf's errors for a wrong choice, before any folder exists.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    config: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    top = {key: config[key] for key in ("seed", "study", "results_dir", "force")}
+    settings = _checked(RunSettings, top, "")
+    training = _checked(TrainerSettings, config["trainer"], "trainer.")
+    _check_lr(config["optimizer"])
+    info = _identity(config, settings)
+    if records.is_over(info.directory) and not settings.force:
+        print(f"{info.name}: {records.Run(info.directory).status} already, skipped (force=true trains it again)")
+        return
+    _train(cfg, info, settings, training)
+
+
+def _identity(config: dict[str, Any], settings: RunSettings) -> RunInfo:
+    run_id, arm = records.identify(config)
+    chosen = HydraConfig.get().runtime.choices
+    choices = {group: str(choice) for group, choice in chosen.items() if "/" not in group and choice is not None}
+    choices = {group: choice for group, choice in choices.items() if group != "experiment" and group in config}
+    parts = [choices[group].replace("/", "_") for group in ("task", "model", "optimizer")]
+    name = "-".join([*parts, f"s{settings.seed}", run_id])
+    directory = Path(settings.results_dir) / settings.study / name
+    return RunInfo(run_id, arm, name, settings.study, directory, config, choices, settings.seed)
+
+
+def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: TrainerSettings) -> None:
+    import torch
+
+    from vrbench.trainer import Stopped
+    from vrbench.writer import RunIsTaken, RunWriter
+
+    if training.threads is not None:
+        torch.set_num_threads(training.threads)
+    trainer = build(cfg, info, training)
+    loggers = {name: _instantiate(node, f"logger.{name}") for name, node in cfg.logger.items()}
+    device, threads = str(trainer.device), torch.get_num_threads()
+    try:
+        with (
+            RunWriter.open(info, loggers, force=settings.force, device=device, threads=threads) as writer,
+            _StopSignals() as stop,
+        ):
+            trainer.fit(writer, lambda: stop.received is not None)
+    except RunIsTaken as taken:
+        print(f"{info.name}: {taken}; left to it")
+    except Stopped as stopped:
+        assert stop.received is not None
+        name = signal.Signals(stop.received).name
+        line = f"{info.name}: {name} at step {stopped.step} of {stopped.total_steps}; the same command goes on from there"
+        sys.exit(_say(line, 128 + stop.received))
+
+
+def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:
+    """Instantiate the run's parts, on their device and with their seeds; raises ConfigError where they do not fit."""
+    import torch
+
+    from vrbench.randomness import Streams
+    from vrbench.trainer import Trainer, pick_device
+
+    with _blame("trainer"):
+        device = pick_device(training.device)
+    streams = Streams(info.seed, device)
+    task = _instantiate(cfg.task, "task")
+    make_model = _instantiate(cfg.model, "model")
+    streams.reseed_global("init")
+    with _blame("model"):
+        model = make_model(task.input_shape, task.output_dim)
+    if training.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    model = model.to(device)
+    with _blame("task"):
+        task.to(device)
+    with _blame("model", f"does not fit task={info.choices['task']}: "):
+        weight, batch = task.probe_batches(2, 2)[0]
+        with torch.no_grad():
+            task.loss(model.eval(), batch, streams.generator("trial"))
+    with _blame("optimizer"):
+        groups = task.param_groups(model) if hasattr(task, "param_groups") else model.parameters()
+        optimizer = _instantiate(cfg.optimizer, "optimizer")(groups)
+    with _blame("schedule"):
+        steps_per_epoch = max(1, task.batches_per_epoch // training.accumulate)
+        make_schedule = _instantiate(cfg.schedule, "schedule")
+        schedule = make_schedule(optimizer, training.total_steps(task.batches_per_epoch), steps_per_epoch)
+    probes = {name: _instantiate(node, f"probe.{name}") for name, node in cfg.probe.items()}
+    return Trainer(training, task, model, optimizer, schedule, probes, streams)
+
+
+def _instantiate(node: DictConfig, key: str) -> Any:
+    with _blame(key):
+        return hydra.utils.instantiate(node)
+
+
+class _blame:
+    """Turn any error of the block into a ConfigError that begins with the config key to blame."""
+
+    def __init__(self, key: str, prefix: str = "") -> None:
+        self.key = key
+        self.prefix = prefix
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, ConfigError) or not isinstance(error, Exception):
+            return
+        key = self.key
+        if isinstance(error, InstantiationException):
+            found = re.search(r"full_key: (\S+)", str(error))
+            key = found.group(1) if found else key
+            while isinstance(error, InstantiationException) and error.__cause__ is not None:
+                error = error.__cause__
+        message = _one_line(str(error)) or type(error).__name__
+        names_argument = not self.prefix and re.match(r"\w+(\.\w+)*=", message)
+        raise ConfigError(f"{key}.{message}" if names_argument else f"{key}: {self.prefix}{message}") from error
+
+
+def _checked(settings: type[Settings], values: Mapping[str, Any], prefix: str) -> Settings:
+    """Build a settings dataclass; a wrong value becomes one line that names key, value and what would do."""
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        shown = f"={first['input']}" if key and not isinstance(first["input"], Mapping) else ""
+        raise ConfigError(f"{prefix}{key}{shown}: {message}") from error
+
+
+def _check_lr(optimizer: Mapping[str, Any]) -> None:
+    lr = optimizer.get("lr")
+    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0 <= lr < float("inf"):
+        raise ConfigError(f"optimizer.lr={lr}: must be a finite number, 0 or more")
+
+
+def explain(error: Exception) -> str:
+    """One line for an error of Hydra, OmegaConf or the operating system: the key, the value, what would do."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group}={choice}: no such choice; {_offer(choice, list(error.options), group)}"
+    if isinstance(error, MissingMandatoryValue):
+        key = getattr(error, "full_key", None) or text
+        return f"{key}: must be given ({key}=…)"
+    if isinstance(error, ConfigCompositionException):
+        found = re.search(r"Could not override '([^']+)'", text)
+        cause = error.__cause__
+        if found and isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
+            key = found.group(1)
+            parent = cause.parent_node
+            siblings = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
+            return f"{key}: no such key; {_offer(key.split('.')[-1], siblings, key.rpartition('.')[0] or 'the config')}"
+        if cause is not None and "Could not override" in text:
+            text = f"{text.splitlines()[0]} {cause}"
+    return _one_line(text)
+
+
+def _offer(wrong: str, options: list[str], where: str) -> str:
+    near = difflib.get_close_matches(wrong, options, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}{where} has {', '.join(options)}" if options else f"{where} has no such thing"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*\n\s*", "; ", text.strip())
+
+
+class _StopSignals:
+    """Note the first SIGINT, SIGTERM or SIGUSR1 (SLURM's warning) for the trainer; a second one ends the process."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()

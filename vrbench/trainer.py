@@ -1,0 +1,377 @@
+"""The only training loop: batches → loss → backward → optimizer → schedule, with probes, evaluation and checkpoints.
+
+A step is one optimizer step over `accumulate` batches. All randomness of a step is a function of the run's seed and the
+step's number (vrbench.randomness), so a resumed run equals an unbroken one. Nothing between logged steps waits for the
+device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vrbench.capabilities import capabilities
+from vrbench.contracts import Batch, Moment, Probe, Task, TrainerSettings, Training
+from vrbench.randomness import Streams
+from vrbench.records import peak_memory_bytes
+from vrbench.writer import RunWriter
+
+Section = Literal["train", "eval", "probe", "records"]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `trainer.device` names; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises ValueError where this machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device={name}: not to be had on this machine; take auto or cpu") from error
+    return device
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is in a checkpoint. `step` of `total_steps` are done."""
+
+    def __init__(self, step: int, total_steps: int) -> None:
+        super().__init__(f"stopped at step {step} of {total_steps}")
+        self.step = step
+        self.total_steps = total_steps
+
+
+class Clock:
+    """Wall-clock seconds by section; exactly one section runs at any time."""
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self.seconds = dict(seconds)
+        self._section: Section = "train"
+        self._since = time.perf_counter()
+
+    @contextlib.contextmanager
+    def section(self, name: Section) -> Iterator[None]:
+        """Book the time inside the block under `name` instead of what ran before."""
+        before = self.switch(name)
+        try:
+            yield
+        finally:
+            self.switch(before)
+
+    def switch(self, name: Section) -> Section:
+        """Book the time so far, and run `name` from here; returns the section left."""
+        now = time.perf_counter()
+        left = self._section
+        self.seconds[left] += now - self._since
+        self._since, self._section = now, name
+        return left
+
+
+class Trainer:
+    """One run: build it with live parts, then `fit` it into a writer."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        task: Task,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        probes: Mapping[str, Probe],
+        streams: Streams,
+    ) -> None:
+        self.settings = settings
+        self.task = task
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.probes = dict(probes)
+        self.streams = streams
+        self.device = streams.device
+        self.total_steps = settings.total_steps(task.batches_per_epoch)
+        self.eval_every = settings.eval_every or max(1, task.batches_per_epoch // settings.accumulate)
+        self.able = capabilities(optimizer)
+        self.average: AveragedModel | None = None
+        if settings.ema_decay is not None:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+        if settings.compile:
+            model.compile()
+
+        self.step = 0
+        self.validation: dict[str, float] = {}
+        self.best: dict[str, Any] = {}
+        self.best_weights: dict[str, Tensor] = {}
+        self._finite = torch.ones((), dtype=torch.bool, device=self.device)
+        self._finite_steps = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._noise = torch.Generator(self.device)
+        self._augment = torch.Generator(self.device)
+        self._order = torch.Generator("cpu")
+        self._batches: Iterator[Batch] = iter(())
+        self._next_batch = 0
+
+    # ---- the run ----------------------------------------------------------------------------------------------------
+
+    def fit(self, writer: RunWriter, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """Train to the end (or from the last checkpoint on) and return the summary that was written.
+
+        Raises Stopped, after a checkpoint, when `should_stop` says so between two steps.
+        """
+        state = writer.resume(self.total_steps)
+        self.clock = Clock({"train": 0.0, "eval": 0.0, "probe": 0.0, "records": 0.0})
+        for probe in self.probes.values():
+            probe.attach(
+                Training(self.model, self.optimizer, self.task, self.streams, self.device, self.total_steps)
+            )
+        if state is not None:
+            self._restore(state)
+        self._train_mode()
+        self._mark = (self.step, self.clock.seconds["train"])
+        saved_at = time.monotonic()
+        diverged = False
+        while self.step < self.total_steps and not diverged:
+            row = self._train_step()
+            if self._is_due(self.eval_every):
+                row |= self._validate()
+            if self._is_due(self.settings.render_every) and self.step < self.total_steps:
+                self._render(writer, last=False)
+            if row:
+                diverged = not self._is_finite()
+                self._write(writer, row)
+            if diverged or self.step == self.total_steps:
+                continue
+            stop = should_stop()
+            if stop or time.monotonic() - saved_at >= self.settings.checkpoint_seconds:
+                with self.clock.section("records"):
+                    writer.checkpoint(self._state())
+                saved_at = time.monotonic()
+            if stop:
+                raise Stopped(self.step, self.total_steps)
+        summary = self._summarise(writer, diverged)
+        with self.clock.section("records"):
+            writer.finish(summary, self._memory())
+        return summary
+
+    def _is_due(self, every: int | None) -> bool:
+        return every is not None and (self.step % every == 0 or self.step == self.total_steps)
+
+    # ---- one step ---------------------------------------------------------------------------------------------------
+
+    def _train_step(self) -> dict[str, float]:
+        """One optimizer step; returns its row of metrics, empty where the step is not logged."""
+        moment = Moment(self.step + 1, logged=(self.step + 1) % self.settings.log_every == 0)
+        batches = [self._take_batch() for _ in range(self.settings.accumulate)]
+        loss, metrics = self._backward(batches)
+        self._probe(lambda probe: probe.before_step(moment))
+        self._update(batches)
+        self.step += 1
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self._finite.logical_and_(torch.isfinite(loss))
+        self._finite_steps.add_(self._finite)
+
+        row: dict[str, float] = {}
+        if moment.logged:
+            self._synchronise()
+            row |= {"train/loss": float(loss)} | {f"train/{key}": float(value) for key, value in metrics.items()}
+        self._probe(lambda probe: row.update(probe.after_step(moment)))
+        self.schedule.step()
+        return row
+
+    def _take_batch(self) -> Batch:
+        """The batch that comes next, with the augmentation stream at its place."""
+        epoch, position = divmod(self._next_batch, self.task.batches_per_epoch)
+        self.streams.reseed(self._augment, "augment", self._next_batch)
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self.streams.reseed(self._order, "order", epoch)
+            self._batches = iter(self.task.train_batches(self._order, self._augment, position))
+            batch = next(self._batches)
+        self._next_batch += 1
+        return self._in_format(batch)
+
+    def _in_format(self, batch: Batch) -> Batch:
+        if not self.settings.channels_last:
+            return batch
+        images, *rest = batch
+        return (images.contiguous(memory_format=torch.channels_last), *rest)
+
+    def _backward(self, batches: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Fresh gradients of the mean loss over the batches; the same noise however often it is called in a step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total: Tensor | None = None
+        for number, batch in enumerate(batches, self.step * self.settings.accumulate):
+            self.streams.reseed(self._noise, "noise", number)
+            self.streams.reseed_global("dropout", number)
+            with self._autocast():
+                loss, metrics = self.task.loss(self.model, batch, self._noise)
+            loss = loss / len(batches)
+            loss.backward(create_graph=self.able.create_graph)
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total, metrics
+
+    def _update(self, batches: list[Batch]) -> None:
+        self._clip()
+        if self.able.two_step:
+            self.optimizer.first_step(zero_grad=True)  # type: ignore[operator]
+            self._backward(batches)
+            self._clip()
+            self.optimizer.second_step(zero_grad=False)  # type: ignore[operator]
+        else:
+            self.optimizer.step()
+
+    def _clip(self) -> None:
+        if self.settings.clip_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.settings.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _probe(self, call: Callable[[Probe], None]) -> None:
+        with self.clock.section("probe"):
+            for probe in self.probes.values():
+                call(probe)
+
+    def _synchronise(self) -> None:
+        """Wait for the device, so that the clock's sections hold what they ran."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _is_finite(self) -> bool:
+        """Whether every loss so far was finite, validation included."""
+        return bool(self._finite) and math.isfinite(self.validation.get("val/loss", 0.0))
+
+    # ---- looking at the model ---------------------------------------------------------------------------------------
+
+    @property
+    def measured_model(self) -> nn.Module:
+        """The model that evaluation and pictures are made with: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        if self.able.train_eval:
+            self.optimizer.train()  # type: ignore[attr-defined]
+
+    @contextlib.contextmanager
+    def _measuring(self) -> Iterator[nn.Module]:
+        """The model as it is measured: eval mode, float32, no gradients, off the training clock."""
+        self._synchronise()
+        with self.clock.section("eval"), torch.no_grad():
+            if self.able.train_eval:
+                self.optimizer.eval()  # type: ignore[attr-defined]
+            model = self.measured_model.eval()
+            yield model
+            self._synchronise()
+            self._train_mode()
+
+    def _validate(self) -> dict[str, float]:
+        with self._measuring() as model:
+            metrics = self.task.evaluate(model, "val")
+            self.validation = {f"val/{key}": float(value) for key, value in metrics.items()}
+            if self._is_better(self.validation[self.task.metric]):
+                self.best = {"step": self.step, "metrics": dict(self.validation)}
+                self.best_weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        return self.validation
+
+    def _is_better(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        if not self.best:
+            return True
+        best = self.best["metrics"][self.task.metric]
+        return bool(value > best if self.task.direction == "max" else value < best)
+
+    def _render(self, writer: RunWriter, *, last: bool) -> None:
+        if hasattr(self.task, "render"):
+            with self._measuring() as model:
+                writer.image(self.step, self.task.render(model), last=last)
+
+    # ---- what is written --------------------------------------------------------------------------------------------
+
+    def _write(self, writer: RunWriter, row: dict[str, float]) -> None:
+        seconds = self.clock.seconds
+        steps, since = self.step - self._mark[0], seconds["train"] - self._mark[1]
+        times = {"time/probe_share": seconds["probe"] / max(seconds["train"] + seconds["probe"], 1e-9)}
+        if steps and since > 0:
+            rate = steps / since
+            times["time/steps_per_s"] = rate
+            for unit, count in self.task.units_per_batch.items():
+                times[f"time/{unit}_per_s"] = rate * count * self.settings.accumulate
+        self._mark = (self.step, seconds["train"])
+        epoch = self.step * self.settings.accumulate / self.task.batches_per_epoch
+        with self.clock.section("records"):
+            writer.log({"step": self.step, "epoch": epoch, **row, **times})
+
+    def _summarise(self, writer: RunWriter, diverged: bool) -> dict[str, Any]:
+        """Evaluate the best weights on the test split (its one use), draw the last picture, gather the numbers."""
+        test: dict[str, float] = {}
+        if not diverged and self.best:
+            self.measured_model.load_state_dict(self.best_weights)
+            with self._measuring() as model:
+                test = {f"test/{key}": float(value) for key, value in self.task.evaluate(model, "test").items()}
+            self._render(writer, last=True)
+        seconds = self.clock.seconds
+        return {
+            "status": "diverged" if diverged else "finished",
+            "metrics": {**self.validation, **test},
+            "best": self.best or {"step": None, "metrics": {}},
+            "steps": min(int(self._finite_steps) + 1, self.step) if diverged else self.step,
+            "primary": {"metric": self.task.metric, "direction": self.task.direction},
+            "seconds": {key: seconds[key] for key in ("train", "eval", "probe")},
+        }
+
+    def _memory(self) -> dict[str, int]:
+        memory = {"peak_memory_bytes": peak_memory_bytes()}
+        if self.device.type == "cuda":
+            memory["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        return memory
+
+    # ---- checkpoint -------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, as tensors and plain values."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "task": self.task.state_dict() if hasattr(self.task, "state_dict") else None,
+            "probes": {name: probe.state_dict() for name, probe in self.probes.items()},
+            "validation": self.validation,
+            "best": self.best,
+            "best_weights": self.best_weights,
+            "seconds": self.clock.seconds,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self._next_batch = self.step * self.settings.accumulate
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if hasattr(self.task, "load_state_dict"):
+            self.task.load_state_dict(state["task"])
+        for name, probe in self.probes.items():
+            probe.load_state_dict(state["probes"][name])
+        self.validation, self.best = state["validation"], state["best"]
+        self.best_weights = state["best_weights"]
+        self._finite_steps.fill_(self.step)
+        self.clock = Clock(state["seconds"])
