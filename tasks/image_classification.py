@@ -88,7 +88,7 @@ class ImageClassification:
         chosen = torch.randperm(len(labels), generator=order).to(labels.device)
         for number in range(start, self.batches_per_epoch):
             index = chosen[number * self.batch_size : (number + 1) * self.batch_size]
-            cropped = random_crop_flip(images[index], self.crop_padding, self.flip, augment)
+            cropped = random_crop_flip(images.index_select(0, index), self.crop_padding, self.flip, augment)
             yield self._normalize(cropped), labels[index]
 
     def loss(self, model: nn.Module, batch: ImageBatch, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:

@@ -9,9 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 
-def draw_crop_flip(
-    count: int, padding: int, flip: bool, generator: Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def draw_crop_flip(count: int, padding: int, flip: bool, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
     """For each of `count` images: first row and first column of its crop in the padded image, and whether to flip it.
 
     int64 offsets in [0, 2·padding], shape (count,), and bool of shape (count,), on the generator's device. The numbers
@@ -28,13 +26,16 @@ def crop_flip(images: Tensor, rows: Tensor, columns: Tensor, flipped: Tensor, pa
 
     `images` (B, H, W, C); `rows`, `columns` int64 (B,) in [0, 2·padding]; `flipped` bool (B,). Returns (B, H, W, C).
     """
-    count, height, width, _ = images.shape
-    padded = nn.functional.pad(images, (0, 0, padding, padding, padding, padding)) if padding else images
-    across = torch.arange(width, device=images.device)
+    count, height, width, channels = images.shape
+    padded = nn.functional.pad(images, (0, 0, padding, padding, padding, padding))
+    padded_height, padded_width = height + 2 * padding, width + 2 * padding
+    device = images.device
+    across = torch.arange(width, device=device)
     across = torch.where(flipped[:, None], width - 1 - across, across) + columns[:, None]
-    down = torch.arange(height, device=images.device) + rows[:, None]
-    batch = torch.arange(count, device=images.device)
-    return padded[batch[:, None, None], down[:, :, None], across[:, None, :]]
+    down = torch.arange(height, device=device) + rows[:, None]
+    first = torch.arange(0, count * padded_height * padded_width, padded_height * padded_width, device=device)
+    pixels = (first[:, None] + down * padded_width)[:, :, None] + across[:, None, :]
+    return padded.view(-1, channels).index_select(0, pixels.view(-1)).view(images.shape)
 
 
 def random_crop_flip(images: Tensor, padding: int, flip: bool, generator: Generator) -> Tensor:

@@ -7,13 +7,24 @@ within a process: a serial sweep loads its data once. Nobody may write into the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from vrbench.data.decode import PixelFormat, cached, decode_all
+from vrbench.data.folders import scan
 from vrbench.data.splits import check_fraction, check_seed, check_size, cut, shuffled, split_off
+
+if TYPE_CHECKING:
+    import datasets
 
 SPLITS = ("train", "val", "test")
 
@@ -94,3 +105,215 @@ def _digits(val_fraction: float, test_fraction: float, split_seed: int, train_si
         {split: labels[parts[split]] for split in SPLITS},
         classes=10,
     )
+
+
+def hub_images(
+    path: str,
+    image_column: str,
+    label_column: str,
+    val_fraction: float,
+    split_seed: int,
+    train_size: int | None,
+    test_size: int | None = None,
+    config_name: str | None = None,
+    train_split: str = "train",
+    test_split: str = "test",
+    image_size: int | None = None,
+    channels: int | None = None,
+) -> ImageData:
+    """Images from the Hugging Face hub (`path` is a name) or from a local folder of the same layout.
+
+    Validation is the share `val_fraction` of `train_split`, drawn by `split_seed`; the test images are `test_split`,
+    which training never sees. `train_size` and `test_size` keep only so many images of their split (null: all).
+    `config_name`, `image_column` and `label_column` are the data set's own words. `image_size` scales and cuts
+    to a square (null: the images have one size already); `channels` is 1, 3, or null for the images' own. Only the
+    images that are kept are decoded; their pixels are cached in the folder of `datasets`.
+
+    Raises ValueError (one sentence that begins with the argument's name) for a path that is no data set, an unknown
+    column or split, labels that are no class numbers, an image that cannot be decoded, and for arguments out of range.
+    """
+    check_fraction("val_fraction", val_fraction)
+    check_seed("split_seed", split_seed)
+    check_size("train_size", train_size)
+    check_size("test_size", test_size)
+    if train_split == test_split:
+        raise ValueError(f"test_split={test_split}: is the training split; the two must be disjoint")
+    columns = (image_column, label_column)
+    splits = (config_name, train_split, test_split)
+    sizes = (val_fraction, split_seed, train_size, test_size)
+    return _hub_images(path, columns, splits, sizes, PixelFormat(image_size, channels))
+
+
+@functools.lru_cache(maxsize=2)
+def _hub_images(
+    path: str,
+    columns: tuple[str, str],
+    splits: tuple[str | None, str, str],
+    sizes: tuple[float, int, int | None, int | None],
+    wanted: PixelFormat,
+) -> ImageData:
+    val_fraction, split_seed, train_size, test_size = sizes
+    config_name, *names = splits
+    sources = _load(path, config_name)
+    tables = [_table(path, sources, key, name) for key, name in zip(("train_split", "test_split"), names, strict=True)]
+    labels = [_labels(table, name, columns[1]) for table, name in zip(tables, names, strict=True)]
+    classes = _classes(tables[0], columns[1], labels)
+
+    parts = split_off(shuffled(len(tables[0]), split_seed), {"val": val_fraction})
+    parts["train"] = cut("train_size", parts["train"], train_size)
+    parts["test"] = cut("test_size", shuffled(len(tables[1]), split_seed), test_size)
+    origin = {"train": 0, "val": 0, "test": 1}
+    return ImageData(
+        {split: _pixels(path, tables[origin[split]], columns[0], parts[split], wanted) for split in SPLITS},
+        {split: labels[origin[split]][parts[split]] for split in SPLITS},
+        classes,
+    )
+
+
+def _load(path: str, config_name: str | None) -> datasets.DatasetDict:
+    import datasets
+
+    folder = Path(path).expanduser()
+    try:
+        with _progress_only_on_a_terminal():
+            return datasets.load_dataset(str(folder) if folder.exists() else path, config_name)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error.__cause__ or error).strip().split("\n")[0]
+        if folder.exists():
+            raise ValueError(f"path={path}: cannot be read as a data set ({reason})") from error
+        raise ValueError(
+            f"path={path}: no such folder, and the Hugging Face hub did not give a data set of this name ({reason}); "
+            "give a local folder in the hub's layout, or a name such as uoft-cs/cifar10"
+        ) from error
+
+
+@contextlib.contextmanager
+def _progress_only_on_a_terminal() -> Iterator[None]:
+    import datasets
+
+    quiet = not (sys.stderr.isatty() or datasets.are_progress_bars_disabled())
+    if quiet:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if quiet:
+            datasets.enable_progress_bars()
+
+
+def _table(path: str, sources: datasets.DatasetDict, key: str, split: str) -> datasets.Dataset:
+    if split not in sources:
+        raise ValueError(f"{key}={split}: {path} has the splits {', '.join(sources)}")
+    if len(sources[split]) == 0:
+        raise ValueError(f"{key}={split}: this split of {path} is empty")
+    return sources[split]
+
+
+def _column(table: datasets.Dataset, key: str, column: str) -> None:
+    if column not in table.column_names:
+        raise ValueError(f"{key}={column}: the data set has the columns {', '.join(table.column_names)}")
+
+
+def _labels(table: datasets.Dataset, split: str, column: str) -> Tensor:
+    """The labels of a whole split, int64; refuses what is not an integer class number."""
+    import pyarrow
+
+    _column(table, "label_column", column)
+    values = table.select_columns([column]).with_format("arrow")[:].column(column)
+    if not pyarrow.types.is_integer(values.type):
+        raise ValueError(f"label_column={column}: holds {values.type}, and class numbers are needed")
+    if values.null_count:
+        raise ValueError(f"label_column={column}: {values.null_count} labels of the {split} split are missing")
+    return torch.from_numpy(values.to_numpy().astype("int64"))
+
+
+def _classes(table: datasets.Dataset, column: str, labels: list[Tensor]) -> int:
+    """Number of classes: as the data set states it, else the highest label plus one; refuses labels outside."""
+    low = min(int(part.min()) for part in labels)
+    high = max(int(part.max()) for part in labels)
+    classes: int = getattr(table.features[column], "num_classes", high + 1)
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(f"label_column={column}: {wrong} is outside 0 … {classes - 1}; is every split labelled?")
+    return classes
+
+
+def _pixels(path: str, table: datasets.Dataset, column: str, rows: Tensor, wanted: PixelFormat) -> Tensor:
+    import datasets
+
+    _column(table, "image_column", column)
+    if not isinstance(table.features[column], datasets.Image):
+        raise ValueError(f"image_column={column}: holds {table.features[column]}, not images")
+    encoded = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    numbers = rows.tolist()
+
+    def fetch(chunk: range) -> list[bytes]:
+        cells = encoded[numbers[chunk.start : chunk.stop]][column]
+        return [Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"] for cell in cells]
+
+    chosen = hashlib.blake2s(rows.numpy().tobytes()).hexdigest()
+    make = functools.partial(decode_all, len(numbers), fetch, wanted, f"path={path}")
+    return torch.from_numpy(cached(_cache_folder(), (table._fingerprint, column, chosen, wanted), make))
+
+
+def _cache_folder() -> Path:
+    import datasets
+
+    return Path(datasets.config.HF_DATASETS_CACHE) / "vrbench-images"
+
+
+def image_folder(
+    path: str,
+    image_size: int,
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    train_size: int | None,
+    channels: int = 3,
+) -> ImageData:
+    """A local folder with one sub-folder of images per class, or with such folders in `train/`, `val/` and `test/`.
+
+    Classes are the sub-folders in alphabetical order. A split without a folder of its own is drawn from the others by
+    `split_seed`: the share `val_fraction` or `test_fraction` of `train/` (or of everything). Each image is scaled until
+    its shorter side is `image_size` and cut to the central square. All images lie in memory: 224×224 RGB pixels are
+    150 kB.
+
+    Raises ValueError or FileNotFoundError (one sentence that begins with the argument's name) for a path that holds no
+    such folders, classes that differ between splits, an image that cannot be decoded, and for arguments out of range.
+    """
+    check_fraction("val_fraction", val_fraction)
+    check_fraction("test_fraction", test_fraction)
+    check_seed("split_seed", split_seed)
+    check_size("train_size", train_size)
+    sizes = (val_fraction, test_fraction, split_seed, train_size)
+    return _image_folder(path, sizes, PixelFormat(image_size, channels))
+
+
+@functools.lru_cache(maxsize=2)
+def _image_folder(path: str, sizes: tuple[float, float, int, int | None], wanted: PixelFormat) -> ImageData:
+    val_fraction, test_fraction, split_seed, train_size = sizes
+    found = scan(path)
+    missing = {
+        split: fraction
+        for split, fraction in {"test": test_fraction, "val": val_fraction}.items()
+        if split not in found.files
+    }
+    pool = found.files.pop("train")
+    drawn = split_off(shuffled(len(pool), split_seed), missing)
+    drawn["train"] = cut("train_size", drawn["train"], train_size)
+    files = found.files | {split: [pool[number] for number in rows.tolist()] for split, rows in drawn.items()}
+    return ImageData(
+        {split: _read_files(path, [file for file, _ in files[split]], wanted) for split in SPLITS},
+        {split: torch.tensor([label for _, label in files[split]]) for split in SPLITS},
+        len(found.classes),
+    )
+
+
+def _read_files(path: str, files: list[Path], wanted: PixelFormat) -> Tensor:
+    def fetch(chunk: range) -> list[bytes]:
+        return [file.read_bytes() for file in files[chunk.start : chunk.stop]]
+
+    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    chosen = hashlib.blake2s(repr(stamps).encode()).hexdigest()
+    make = functools.partial(decode_all, len(files), fetch, wanted, f"path={path}")
+    return torch.from_numpy(cached(_cache_folder(), ("folder", chosen, wanted), make))
