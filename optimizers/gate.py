@@ -15,34 +15,45 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 17
-"""Elements that are blended at a time: a buffer of 512 kB in float32, small beside any model and warm in the cache."""
+"""Elements that a pass over the host's tensors looks at together: 512 kB of float32, warm in the cache."""
+DEVICE_CHUNK = 1 << 23
+"""The same on an accelerator, where launches cost more than traffic."""
+SHARE = 25
+"""A pass holds at most one in so many of the elements it runs over: 1 % of the parameters, gradients and moments."""
 
 
-def gate(power_sum: Tensor, beta3: float, alpha1: float) -> Tensor:
-    """Share of the largest rate that is left: 1 / (1 + min(beta3 * power_sum, alpha1)), in [1/(1+alpha1), 1].
+def gate(total: Tensor, beta3: float, alpha1: float) -> Tensor:
+    """Share of the largest rate that is left: 1 / (1 + min(beta3 * total, alpha1)), in [1/(1+alpha1), 1].
 
-    `power_sum` has any shape and the result has the same. With `beta3` 0 the gate is open (exactly 1) whatever the
-    sum, infinite included. A sum that is not a number gives a gate that is not a number: a diverged run must not look
-    like a damped one.
+    `total` is S, of any shape, and the result has the same. With `beta3` 0 the gate is open (exactly 1) whatever S is,
+    infinite included. An S that is not a number gives a gate that is not a number: a diverged run must not look like a
+    damped one.
     """
+    return gated_rate(1.0, total, beta3, alpha1)
+
+
+def gated_rate(lr: float | Tensor, total: Tensor, beta3: float, alpha1: float) -> Tensor:
+    """The rate of the step, eta = lr / (1 + min(beta3 * total, alpha1)); the shape is that of `total` (S)."""
     if beta3 == 0:
-        return torch.ones_like(power_sum)
-    return 1 / (1 + (beta3 * power_sum).clamp(max=alpha1))
+        return lr * torch.ones_like(total)
+    return lr / (1 + (beta3 * total).clamp(max=alpha1))
 
 
-def gated_rate(lr: float | Tensor, power_sum: Tensor, beta3: float, alpha1: float) -> Tensor:
-    """The rate of the step, eta = lr / (1 + min(beta3 * power_sum, alpha1)); the shape is that of `power_sum`."""
-    if beta3 == 0:
-        return lr * torch.ones_like(power_sum)
-    return lr / (1 + (beta3 * power_sum).clamp(max=alpha1))
+def power_sum(tensors: Sequence[Tensor], power: float, grad_scale: Tensor | None = None) -> Tensor:
+    """S = sum |x_i / grad_scale|^power over real tensors of one device: a scalar, float64 (float32 on MPS).
 
+    Terms are added up in float32 at least. Nothing larger than a chunk is allocated, nothing moves to the host.
 
-def power_sum(tensors: Sequence[Tensor], power: float) -> list[Tensor]:
-    """sum |x_i|^power of each real tensor: scalars, float64 for float64 tensors and float32 for all others.
-
-    Nothing is allocated beyond one chunk, and nothing is moved to the host.
+    Raises:
+        ValueError: `tensors` is empty.
     """
-    return [_total([_norm_power(piece, power) for piece in _pieces(x)]) for x in tensors]
+    parts: list[Tensor] = []
+    for batch in _batches(tensors):
+        xs = [x for (x,) in batch]
+        if grad_scale is not None:
+            xs = torch._foreach_div(xs, grad_scale)
+        parts.extend(_sums(xs, power))
+    return _total(parts)
 
 
 def blended_power_sum(
@@ -51,55 +62,87 @@ def blended_power_sum(
     weight: float,
     power: float,
     *,
-    negate: bool = False,
+    maximize: bool = False,
     grad_scale: Tensor | None = None,
-) -> list[Tensor]:
-    """sum |lerp(v, g, weight)_i|^power of each pair: what `power_sum` will say of a velocity not yet updated.
+) -> Tensor:
+    """S of the velocity to come, sum |(v + weight (g - v))_i|^power, with `velocities` left as they are.
 
-    The update itself then belongs to a fused kernel, which needs the rate before it touches the velocity. `negate`
-    takes -g for g, `grad_scale` (a scalar tensor) takes g / grad_scale. Shapes and dtypes as in `power_sum`.
+    What `power_sum` will say after `v.lerp_(g, weight)`. A fused kernel that does this lerp itself needs the rate
+    beforehand, hence this second pass over v and g: two reads beside the kernel's four reads and three writes.
+    `maximize` takes -g for g, `grad_scale` (a scalar tensor) g / grad_scale. Result and errors as in `power_sum`.
     """
-    sums = []
-    for velocity, grad in zip(velocities, grads, strict=True):
-        parts = []
-        for v, g in zip(*_matching_pieces(velocity, grad), strict=True):
-            if grad_scale is not None:
-                g = g / grad_scale.to(g.dtype)
-            parts.append(_norm_power(torch.lerp(v, -g if negate else g, weight), power))
-        sums.append(_total(parts))
-    return sums
+    parts: list[Tensor] = []
+    for batch in _batches(velocities, grads):
+        vs = [v for v, _ in batch]
+        gs = [g for _, g in batch]
+        if grad_scale is not None:
+            gs = torch._foreach_div(gs, grad_scale)
+        if maximize:
+            gs = torch._foreach_neg(gs)
+        parts.extend(_sums(torch._foreach_lerp(vs, gs, weight), power))
+    return _total(parts)
 
 
-def _norm_power(x: Tensor, power: float) -> Tensor:
-    """sum |x_i|^power of one piece, in float32 at least."""
-    x = x.reshape(-1)
-    if x.dtype not in (torch.float32, torch.float64):
-        x = x.float()
-    if power == 2:
-        return torch.dot(x, x)
-    return x.abs().pow_(power).sum()
+def _sums(xs: list[Tensor], power: float) -> list[Tensor]:
+    """Scalars that add up to the S of `xs`, in float32 at least."""
+    if xs[0].dtype not in (torch.float32, torch.float64):
+        xs = [x.float() for x in xs]
+    if torch.compiler.is_compiling():
+        return [(x * x if power == 2 else x.abs().pow(power)).sum() for x in xs]
+    if power != 2:
+        return [x.abs().pow_(power).sum() for x in xs]
+    if xs[0].device.type == "cpu" and len(xs) == 1:
+        flat = xs[0].reshape(-1)
+        return [torch.dot(flat, flat)]
+    norms = torch.stack(torch._foreach_norm(xs, 2))
+    return [torch.dot(norms, norms)]
 
 
 def _total(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+    if not parts:
+        raise ValueError("the norm of no tensors at all")
+    wide = torch.float32 if parts[0].device.type == "mps" else torch.float64
+    return torch.stack(parts).to(wide).sum() if len(parts) > 1 else parts[0].to(wide)
 
 
-def _pieces(x: Tensor) -> Iterator[Tensor]:
-    """The elements of `x` in order, at most CHUNK at a time."""
-    yield from _split(x.reshape(-1) if x.is_contiguous() else x)
+def _batches(*columns: Sequence[Tensor]) -> Iterator[list[tuple[Tensor, ...]]]:
+    """Rows of matching pieces, batched so that each column of a batch has about one chunk of elements.
 
-
-def _matching_pieces(a: Tensor, b: Tensor) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-    """Pieces of two tensors of one shape such that each piece of `a` holds the same elements as that of `b`."""
-    if a.is_contiguous() and b.is_contiguous():
-        return _split(a.view(-1)), _split(b.view(-1))
-    return _split(a), _split(b)
-
-
-def _split(x: Tensor) -> Iterator[Tensor]:
-    if x.numel() <= CHUNK:
-        yield x
+    While a step is being compiled the compiler fuses the passes, and each tensor is a piece of its own.
+    """
+    if torch.compiler.is_compiling():
+        yield list(zip(*columns, strict=True))
         return
-    dim = max(range(x.ndim), key=x.size)
-    for piece in x.split(max(1, CHUNK * x.size(dim) // x.numel()), dim):
-        yield from _split(piece)
+    sizes = [x.numel() for x in columns[0]]
+    if not sizes:
+        return
+    chunk = CHUNK if columns[0][0].device.type == "cpu" else DEVICE_CHUNK
+    chunk = max(1, min(chunk, sum(sizes) // SHARE))
+    batch: list[tuple[Tensor, ...]] = []
+    held = 0
+    for size, *row in zip(sizes, *columns, strict=True):
+        if size > chunk:
+            for piece in _split(tuple(row), chunk):
+                yield [piece]
+            continue
+        if held + size > chunk:
+            yield batch
+            batch, held = [], 0
+        batch.append(tuple(row))
+        held += size
+    if batch:
+        yield batch
+
+
+def _split(row: tuple[Tensor, ...], chunk: int) -> Iterator[tuple[Tensor, ...]]:
+    """Cut tensors of one shape into matching pieces of at most `chunk` elements."""
+    if all(x.is_contiguous() for x in row):
+        yield from zip(*(x.view(-1).split(chunk) for x in row), strict=True)
+        return
+    if row[0].numel() <= chunk:
+        yield row
+        return
+    dim = max(range(row[0].ndim), key=row[0].size)
+    step = max(1, chunk * row[0].size(dim) // row[0].numel())
+    for piece in zip(*(x.split(step, dim) for x in row), strict=True):
+        yield from _split(piece, chunk)

@@ -14,6 +14,7 @@ from optimizers.gate import gate, gated_rate
 
 GATE_ON = ("velocity", "gradient")
 GATE_SCOPES = ("global", "group", "tensor")
+REPORTS = ("effective_lr", "gate", "velocity_sq")
 SHARED = ("power", "gate_on", "gate_scope", "differentiable")
 """Settings of the optimizer as a whole: parameter groups cannot differ in them."""
 
@@ -22,8 +23,8 @@ SHARED = ("power", "gate_on", "gate_scope", "differentiable")
 class Columns:
     """The parameters of one group that have a gradient, with all that belongs to them, side by side.
 
-    Tensors are real and local: complex ones appear as views of their real and imaginary parts, sharded ones as this
-    rank's shard. `state[name][i]` belongs to `params[i]`; `wholes[i]` is the parameter as the user sees it.
+    `state[name][i]` belongs to `params[i]`. Tensors are real and local: complex ones appear as views of their real and
+    imaginary parts, sharded ones as this rank's shard; `wholes[i]` is the parameter as the user sees it.
     """
 
     params: list[Tensor]
@@ -31,11 +32,13 @@ class Columns:
     state: dict[str, list[Tensor]]
     wholes: list[Tensor]
 
-    def select(self, index: int) -> Columns:
-        """The columns of one parameter alone."""
-        one = slice(index, index + 1)
+    def pick(self, index: list[int]) -> Columns:
+        """The columns of some of the parameters."""
         return Columns(
-            self.params[one], self.grads[one], {name: s[one] for name, s in self.state.items()}, self.wholes[one]
+            [self.params[i] for i in index],
+            [self.grads[i] for i in index],
+            {name: [column[i] for i in index] for name, column in self.state.items()},
+            [self.wholes[i] for i in index],
         )
 
 
@@ -44,28 +47,27 @@ class GatedOptimizer(Optimizer):
 
     A subclass names its state in `state_names` and implements
 
-    - `power_sums(group, columns)`: the S of each parameter, scalar tensors (or `[]` where the group has no gradient);
-      the velocity in question is the one this step will leave behind;
+    - `power_sum(group, columns)`: S of these columns, a scalar tensor; the velocity in question is the one that this
+      step will leave behind (asked once for each parameter and step);
     - `update(group, columns, rate)`: the step itself, given its rate, a scalar tensor.
 
-    It inherits parameter groups, scopes, closures, complex and sharded parameters, and the reports: after each step
-    every group holds scalar tensors (float64; float32 where the device has none)
+    It inherits parameter groups, the three scopes, closures, complex and sharded parameters, and the reports. From
+    construction on every group holds scalar tensors on its first parameter's device (float64; float32 on MPS):
 
-    - `effective_lr`: the rate eta of the step,
-    - `gate`: eta / lr,
-    - `velocity_sq`: S of the scope (all parameters, or this group).
+    - `effective_lr`: the rate eta of the last step (lr before the first one),
+    - `gate`: eta / lr (1 before the first step),
+    - `velocity_sq`: S of the scope: of all parameters ("global") or of this group (0 before the first step).
 
     With scope "tensor" each parameter has a rate of its own. `velocity_sq` is then S of the group; `gate` and
-    `effective_lr` are means over the group's elements: the rate that a parameter's element got on average.
+    `effective_lr` are means over the group's elements: the rate that an element got on average. Reports are outputs
+    only: no step reads them, save one that a GradScaler turns into a no-op and that leaves them as they were.
 
-    Parameters without a gradient take no part in a step, nor in the norm.
-
-    Sums over DTensor shards are completed over their mesh, so that each rank takes the same rate. Under
-    DistributedDataParallel every rank holds whole gradients and so the same sum.
+    Parameters without a gradient take no part in a step, nor in the norm. Sums over DTensor shards are completed over
+    their mesh, so that every rank takes the same rate; under DistributedDataParallel every rank holds whole gradients.
 
     Raises:
-        ValueError: a hyperparameter is out of its range (the message names it), or a group wants a `power`, `gate_on`
-            or `gate_scope` of its own.
+        ValueError: a hyperparameter is out of its range (the message names it), or a group wants a `power`, `gate_on`,
+            `gate_scope` or `differentiable` of its own.
         RuntimeError: a gradient is sparse.
     """
 
@@ -75,16 +77,17 @@ class GatedOptimizer(Optimizer):
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with settings of their own; errors as in the constructor."""
         for name in SHARED:
-            if name in param_group and name in self.defaults and param_group[name] != self.defaults[name]:
-                raise ValueError(f"{name} is one for all parameter groups: {self.defaults[name]!r}")
+            if param_group.get(name, self.defaults[name]) != self.defaults[name]:
+                raise ValueError(f"{name} is one for all parameter groups: {self.defaults[name]!r} here")
+        self.check({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        self.check(group)
-        zero = torch.zeros((), dtype=_report_dtype(group["params"][0].device), device=group["params"][0].device)
-        group["effective_lr"] = zero + _detached(group["lr"])
-        group["gate"] = zero + 1
-        group["velocity_sq"] = zero
+        if group["params"]:
+            device = group["params"][0].device
+            total = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+            _report(group, gated_rate(_scalar(group["lr"]), total, 0.0, 0.0), torch.ones_like(total), total)
 
     def check(self, group: dict[str, Any]) -> None:
         """Refuse hyperparameters out of range. Subclasses add their own and call this one.
@@ -92,135 +95,155 @@ class GatedOptimizer(Optimizer):
         Raises:
             ValueError: naming the argument, its value and what would do.
         """
-        for name, wanted, good in (
-            ("lr", "at least 0, one element", _one_element(group["lr"]) and group["lr"] >= 0),
-            ("beta3", "at least 0", group["beta3"] >= 0),
-            ("alpha1", "at least 0", group["alpha1"] >= 0),
-            ("weight_decay", "at least 0", group["weight_decay"] >= 0),
-            ("power", "above 0", group["power"] > 0),
-            ("gate_on", f"one of {', '.join(GATE_ON)}", group["gate_on"] in GATE_ON),
-            ("gate_scope", f"one of {', '.join(GATE_SCOPES)}", group["gate_scope"] in GATE_SCOPES),
-        ):
-            if not good:
-                raise ValueError(f"{name}={group[name]!r}: must be {wanted}")
-
-    def power_sums(self, group: dict[str, Any], columns: Columns) -> list[Tensor]:
-        raise NotImplementedError
-
-    def update(self, group: dict[str, Any], columns: Columns, rate: Tensor) -> None:
-        raise NotImplementedError
+        lr = group["lr"]
+        require("lr", lr, "one number, at least 0", (not isinstance(lr, Tensor) or lr.numel() == 1) and lr >= 0)
+        for name in ("beta3", "alpha1", "weight_decay"):
+            require(name, group[name], "at least 0", group[name] >= 0)
+        require("power", group["power"], "above 0", group["power"] > 0)
+        require("gate_on", group["gate_on"], f"one of {', '.join(GATE_ON)}", group["gate_on"] in GATE_ON)
+        require("gate_scope", group["gate_scope"], f"one of {', '.join(GATE_SCOPES)}", group["gate_scope"] in GATE_SCOPES)
 
     def init_state(self, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
         """State of one parameter before its first step: zeros like the parameter under each name."""
         return {name: torch.zeros_like(param, memory_format=torch.preserve_format) for name in self.state_names}
 
+    def power_sum(self, group: dict[str, Any], columns: Columns) -> Tensor:
+        raise NotImplementedError
+
+    def update(self, group: dict[str, Any], columns: Columns, rate: Tensor) -> None:
+        raise NotImplementedError
+
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; `closure` re-evaluates the model with gradients enabled, and its loss is returned."""
+        """One step over all groups.
+
+        `closure`, if given, re-evaluates the model with gradients enabled; its loss is returned. `p.grad` is only read
+        (a GradScaler's fused step unscales it in place, as torch's own optimizers do).
+        """
+        self._accelerator_graph_capture_health_check()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
 
-        found = [self._columns(group) for group in self.param_groups]
-        sums = [
-            [complete(s, whole) for s, whole in zip(self.power_sums(group, columns), columns.wholes, strict=True)]
-            for group, columns in zip(self.param_groups, found, strict=True)
-        ]
-        everything = None
-        if self.defaults["gate_scope"] == "global":
-            everything = _add([s for group_sums in sums for s in group_sums])
-        for group, columns, group_sums in zip(self.param_groups, found, sums, strict=True):
-            if not columns.params:
-                continue
-            if group["gate_scope"] == "tensor":
-                self._step_each(group, columns, group_sums)
-                continue
-            total = _add(group_sums) if everything is None else everything
-            total = total.to(columns.params[0].device)
-            rate = gated_rate(group["lr"], total, group["beta3"], group["alpha1"])
+        work = [(group, columns) for group in self.param_groups if (columns := self._columns(group)).params]
+        if self.defaults["gate_scope"] == "tensor":
+            for group, columns in work:
+                self._step_each(group, columns)
+            return loss
+        sums = [self._complete_sum(group, columns) for group, columns in work]
+        if self.defaults["gate_scope"] == "global" and len(sums) > 1:
+            everything = torch.stack([s.to(sums[0].device, non_blocking=True) for s in sums]).sum()
+            sums = [everything.to(s.device, non_blocking=True) for s in sums]
+        for (group, columns), total in zip(work, sums, strict=True):
+            rate = gated_rate(_scalar(group["lr"]), total, group["beta3"], group["alpha1"])
             self._report(group, rate, gate(total, group["beta3"], group["alpha1"]), total)
             self.update(group, columns, rate)
         return loss
 
-    def _step_each(self, group: dict[str, Any], columns: Columns, sums: list[Tensor]) -> None:
-        every = torch.stack([_wide(s) for s in sums])
-        rates = gated_rate(group["lr"], every, group["beta3"], group["alpha1"])
-        sizes = torch.tensor([float(p.numel()) for p in columns.wholes], dtype=every.dtype).to(every.device)
-        share = sizes / sizes.sum()
-        gates = gate(every, group["beta3"], group["alpha1"])
-        self._report(group, (rates * share).sum(), (gates * share).sum(), every.sum())
-        for i, rate in enumerate(rates.unbind()):
-            self.update(group, columns.select(i), rate)
+    def _step_each(self, group: dict[str, Any], columns: Columns) -> None:
+        """A step in which each parameter has its own gate."""
+        singles = [columns.pick([i]) for i in range(len(columns.params))]
+        sums = [self._complete_sum(group, single) for single in singles]
+        rates = [gated_rate(_scalar(group["lr"]), s, group["beta3"], group["alpha1"]) for s in sums]
+        total = torch.stack([s.to(sums[0].device, non_blocking=True) for s in sums]).sum()
+        elements = sum(p.numel() for p in columns.wholes)
+        mean_rate, mean_gate = torch.zeros_like(total), torch.zeros_like(total)
+        for s, rate, p in zip(sums, rates, columns.wholes, strict=True):
+            share = p.numel() / max(elements, 1)
+            mean_rate = mean_rate + share * rate.to(total.device, non_blocking=True)
+            mean_gate = mean_gate + share * gate(s, group["beta3"], group["alpha1"]).to(total.device, non_blocking=True)
+        self._report(group, mean_rate, mean_gate, total)
+        for single, rate in zip(singles, rates, strict=True):
+            self.update(group, single, rate)
 
     def _report(self, group: dict[str, Any], rate: Tensor, opening: Tensor, total: Tensor) -> None:
-        group["effective_lr"] = rate.detach()
-        group["gate"] = opening.detach()
-        group["velocity_sq"] = total.detach()
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None:
+            skipped = found_inf.to(total.device, non_blocking=True).bool()
+            rate, opening, total = (
+                torch.where(skipped, group[name].to(total.device, non_blocking=True), new)
+                for name, new in zip(REPORTS, (rate, opening, total), strict=True)
+            )
+        _report(group, rate, opening, total)
+
+    def _complete_sum(self, group: dict[str, Any], columns: Columns) -> Tensor:
+        """S of the columns over all devices and ranks, on the first parameter's device."""
+        kinds: dict[Any, list[int]] = {}
+        for i, (p, whole) in enumerate(zip(columns.params, columns.wholes, strict=True)):
+            mesh = (whole.device_mesh, whole.placements) if hasattr(whole, "to_local") else None
+            kinds.setdefault((p.device, p.dtype, mesh), []).append(i)
+        parts = []
+        for (_, _, mesh), index in kinds.items():
+            part = self.power_sum(group, columns if len(kinds) == 1 else columns.pick(index))
+            parts.append(part if mesh is None else _over_mesh(part, *mesh))
+        if len(parts) == 1:
+            return parts[0]
+        device = columns.params[0].device
+        return torch.stack([part.to(device, non_blocking=True) for part in parts]).sum()
 
     def _columns(self, group: dict[str, Any]) -> Columns:
         wholes: list[Tensor] = []
         grads: list[Tensor] = []
         state: list[list[Tensor]] = [[] for _ in self.state_names]
         self._init_group(group, wholes, grads, *state)
-        return Columns(
-            [local(p) for p in wholes],
-            [local(g) for g in grads],
-            {name: [local(s) for s in column] for name, column in zip(self.state_names, state, strict=True)},
-            wholes,
-        )
+        named = dict(zip(self.state_names, state, strict=True))
+        if not any(hasattr(p, "to_local") or p.is_complex() for p in wholes):
+            return Columns(wholes, grads, named, wholes)
+        for p, i in zip(wholes, range(len(grads)), strict=True):
+            if hasattr(p, "to_local") and grads[i].placements != p.placements:
+                grads[i] = grads[i].redistribute(p.device_mesh, p.placements)
+        local = {name: [_local(s) for s in column] for name, column in named.items()}
+        return Columns([_local(p) for p in wholes], [_local(g) for g in grads], local, wholes)
 
     def _init_group(
         self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], *state: list[Tensor]
     ) -> None:
+        """Fill the lists with the parameters that have a gradient; state begins with a parameter's first gradient.
+
+        (The name and the lists are those of torch's own optimizers: torch.compile runs this method as it is.)
+        """
+        names = self.state_names
         for p in group["params"]:
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
-            if p.grad.is_sparse:
-                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients: use torch.optim.SparseAdam")
-            if not self.state[p]:
-                self.state[p].update(self.init_state(group, p))
+            if grad.is_sparse:
+                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients: see torch.optim.SparseAdam")
+            own = self.state[p]
+            if not own:
+                own.update(self.init_state(group, p))
             params.append(p)
-            grads.append(p.grad)
-            for name, column in zip(self.state_names, state, strict=True):
-                column.append(self.state[p][name])
+            grads.append(grad)
+            for name, column in zip(names, state):
+                column.append(own[name])
 
 
-def local(x: Tensor) -> Tensor:
+def require(name: str, value: object, wanted: str, good: bool | Tensor) -> None:
+    """Raise ValueError, naming the argument, unless `good`."""
+    if not good:
+        raise ValueError(f"{name}={value!r}: must be {wanted}")
+
+
+def _report(group: dict[str, Any], rate: Tensor, opening: Tensor, total: Tensor) -> None:
+    for name, value in zip(REPORTS, (rate, opening, total), strict=True):
+        group[name] = value.detach()
+
+
+def _scalar(lr: float | Tensor) -> float | Tensor:
+    return lr.reshape(()) if isinstance(lr, Tensor) else lr
+
+
+def _local(x: Tensor) -> Tensor:
     """What this rank holds of `x`, complex numbers as pairs of real ones; shares memory with `x`."""
     if hasattr(x, "to_local"):
         x = x.to_local()
     return torch.view_as_real(x) if x.is_complex() else x
 
 
-def complete(part: Tensor, whole: Tensor) -> Tensor:
-    """The sum over all of `whole`, given the sum over this rank's part of it."""
-    if not hasattr(whole, "to_local"):
-        return part
+def _over_mesh(part: Tensor, mesh: Any, placements: Any) -> Tensor:
+    """A sum over the whole of sharded tensors, given the sum over this rank's shards."""
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
-    placements = [Replicate() if p.is_replicate() else Partial("sum") for p in whole.placements]
-    return DTensor.from_local(part, whole.device_mesh, placements, run_check=False).full_tensor()
-
-
-def _add(sums: list[Tensor]) -> Tensor | None:
-    """Sum of scalars that may live on several devices, on the first one's."""
-    if not sums:
-        return None
-    return torch.stack([_wide(s.to(sums[0].device, non_blocking=True)) for s in sums]).sum()
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(_report_dtype(x.device))
-
-
-def _report_dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def _one_element(x: float | Tensor) -> bool:
-    return not isinstance(x, Tensor) or x.numel() == 1
-
-
-def _detached(x: float | Tensor) -> float | Tensor:
-    return x.detach() if isinstance(x, Tensor) else x
+    kinds = [Replicate() if placement.is_replicate() else Partial("sum") for placement in placements]
+    return DTensor.from_local(part, mesh, kinds, run_check=False).full_tensor()
