@@ -37,6 +37,10 @@ _HERE = Path(__file__).parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 """The config folder: inside the installed package, or beside it in a checkout."""
 
+GROUPS = ("task", "model", "optimizer", "schedule", "trainer", "probe", "logger")
+RUN_WIDE = ("seed", "study", "results_dir", "force")
+KEYS = {*GROUPS, *RUN_WIDE}
+
 ONE_LINE = "VRBENCH_ONE_LINE_ERRORS"
 """Set while errors of the user are said in one line: unless the user asks for tracebacks with HYDRA_FULL_ERROR=1."""
 
@@ -117,7 +121,10 @@ def run(cfg: DictConfig) -> None:
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     config: dict[str, Any] = {str(key): value for key, value in plain.items()}
-    top = {key: config[key] for key in ("seed", "study", "results_dir", "force")}
+    unknown = sorted(config.keys() - KEYS)
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: no such key; {_offer(unknown[0], sorted(KEYS), 'the config')}")
+    top = {key: config[key] for key in RUN_WIDE}
     settings = _checked(RunSettings, top, "")
     training = _checked(TrainerSettings, config["trainer"], "trainer.")
     _check_lr(config["optimizer"])
@@ -131,8 +138,7 @@ def run(cfg: DictConfig) -> None:
 def _identity(config: dict[str, Any], settings: RunSettings) -> RunInfo:
     run_id, arm = records.identify(config)
     chosen = HydraConfig.get().runtime.choices
-    choices = {group: str(choice) for group, choice in chosen.items() if "/" not in group and choice is not None}
-    choices = {group: choice for group, choice in choices.items() if group != "experiment" and group in config}
+    choices = {group: str(chosen[group]) for group in GROUPS}
     parts = [choices[group].replace("/", "_") for group in ("task", "model", "optimizer")]
     name = "-".join([*parts, f"s{settings.seed}", run_id])
     directory = Path(settings.results_dir) / settings.study / name
@@ -161,7 +167,9 @@ def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: Trai
     except Stopped as stopped:
         assert stop.received is not None
         name = signal.Signals(stop.received).name
-        line = f"{info.name}: {name} at step {stopped.step} of {stopped.total_steps}; the same command goes on from there"
+        line = (
+            f"{info.name}: {name} at step {stopped.step} of {stopped.total_steps}; the same command goes on from there"
+        )
         sys.exit(_say(line, 128 + stop.received))
 
 
@@ -260,16 +268,17 @@ def explain(error: Exception) -> str:
         found = re.search(r"Could not override '([^']+)'", text)
         cause = error.__cause__
         if found and isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
-            key = found.group(1)
             parent = cause.parent_node
-            siblings = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
-            return f"{key}: no such key; {_offer(key.split('.')[-1], siblings, key.rpartition('.')[0] or 'the config')}"
+            siblings = [str(name) for name in parent if name != "hydra"] if isinstance(parent, DictConfig) else []
+            where = parent._get_full_key(None) if parent is not None else ""
+            return f"{found.group(1)}: no such key; {_offer(str(cause.key), siblings, where or 'the config')}"
         if cause is not None and "Could not override" in text:
             text = f"{text.splitlines()[0]} {cause}"
     return _one_line(text)
 
 
 def _offer(wrong: str, options: list[str], where: str) -> str:
+    options = [option for option in options if not option.startswith("_")]
     near = difflib.get_close_matches(wrong, options, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{hint}{where} has {', '.join(options)}" if options else f"{where} has no such thing"

@@ -103,7 +103,8 @@ class WandB:
             name=run.name,
             group=run.study,
             job_type=run.choices.get("task"),
-            tags=[run.choices[group] for group in ("task", "model", "optimizer") if group in run.choices] + [*self.tags],
+            tags=[run.choices[group] for group in ("task", "model", "optimizer") if group in run.choices]
+            + [*self.tags],
             config={**run.config, "arm": run.arm, "choices": dict(run.choices)},
             resume="allow" if self.mode == "online" else None,
             reinit="finish_previous",

@@ -21,7 +21,7 @@ def global_norm(tensors: Iterable[Tensor]) -> Tensor:
 
 
 class OptimProbe:
-    """At every logged step: `optim/lr`, `effective_lr`, `gate`, `velocity_sq`, `grad_norm`, `update_norm`, `param_norm`.
+    """At every logged step `optim/` lr, effective_lr, gate, velocity_sq, grad_norm, update_norm, param_norm.
 
     `grad_norm` is taken before clipping. Rates are those of the first parameter group; what an optimizer does not
     report is left out, except `effective_lr`, which then is `lr`. Between logged steps the probe does nothing.

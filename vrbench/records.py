@@ -1,7 +1,7 @@
 """What a run leaves behind: its identity, manifest.json, metrics.jsonl, summary.json; and the reader of run folders.
 
-Every file but metrics.jsonl is written whole (temporary file, fsync, rename); metrics.jsonl only grows, and a checkpoint
-notes its length, so that a resumed run cuts off rows that it will write again. Imports nothing heavy.
+Every file but metrics.jsonl is written whole (temporary file, fsync, rename); metrics.jsonl only grows, and a
+checkpoint notes its length, so that a resumed run cuts off rows that it will write again. Imports nothing heavy.
 """
 
 from __future__ import annotations

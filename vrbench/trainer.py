@@ -130,9 +130,7 @@ class Trainer:
         state = writer.resume(self.total_steps)
         self.clock = Clock({"train": 0.0, "eval": 0.0, "probe": 0.0, "records": 0.0})
         for probe in self.probes.values():
-            probe.attach(
-                Training(self.model, self.optimizer, self.task, self.streams, self.device, self.total_steps)
-            )
+            probe.attach(Training(self.model, self.optimizer, self.task, self.streams, self.device, self.total_steps))
         if state is not None:
             self._restore(state)
         self._train_mode()
@@ -225,10 +223,10 @@ class Trainer:
     def _update(self, batches: list[Batch]) -> None:
         self._clip()
         if self.able.two_step:
-            self.optimizer.first_step(zero_grad=True)  # type: ignore[operator]
+            self.optimizer.first_step(zero_grad=True)  # type: ignore[attr-defined]
             self._backward(batches)
             self._clip()
-            self.optimizer.second_step(zero_grad=False)  # type: ignore[operator]
+            self.optimizer.second_step(zero_grad=False)  # type: ignore[attr-defined]
         else:
             self.optimizer.step()
 

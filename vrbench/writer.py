@@ -52,7 +52,7 @@ class RunWriter:
                 if not force:
                     raise RunIsTaken("another process has just finished this run")
                 _empty(run.directory, keep=working)
-            manifest = records.new_manifest(sys.argv, device, threads)
+            manifest = records.new_manifest(["vrbench", *sys.argv[1:]], device, threads)
             writer = cls(run, loggers, manifest)
             yield writer
             writer.close()
@@ -128,7 +128,8 @@ class RunWriter:
             except Exception as error:
                 del self._loggers[name]
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                print(f"vrbench: logger {name} failed and is left out ({reason}); metrics.jsonl goes on", file=sys.stderr)
+                line = f"vrbench: logger {name} failed and is left out ({reason}); metrics.jsonl goes on"
+                print(line, file=sys.stderr)
 
 
 def _yaml(config: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,212 @@
+"""Whole runs through the command line: what is written, skipped, redone, resumed, and what a sweep survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import QUICK, ROOT
+
+from vrbench.records import find_runs
+
+Call = Callable[..., int]
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = find_runs(folder)
+    return run.directory
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_its_records(vrbench: Call, tmp_path: Path) -> None:
+    assert vrbench("optimizer=vradam", "seed=3", *QUICK) == 0
+    folder = only_run(tmp_path)
+    assert folder.parent.name == "default"
+    assert folder.name.startswith("digits-mlp-vradam-s3-")
+    assert {p.name for p in folder.iterdir()} == {"config.yaml", "manifest.json", "metrics.jsonl", "summary.json"}
+
+    assert yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["beta3"] == 1.0
+    manifest = read(folder / "manifest.json")
+    assert (manifest["schema"], manifest["status"], manifest["seed"]) == (1, "finished", 3)
+    assert folder.name.endswith(manifest["id"])
+    assert manifest["choices"]["optimizer"] == "vradam"
+    assert manifest["versions"]["torch"]
+    assert manifest["peak_memory_bytes"] > 1e7
+
+    summary = read(folder / "summary.json")
+    assert (summary["status"], summary["steps"]) == ("finished", 20)
+    assert {"val/loss", "val/accuracy", "test/loss", "test/accuracy"} <= summary["metrics"].keys()
+    assert summary["best"]["step"] in (10, 20)
+    assert set(summary["seconds"]) == {"train", "eval", "probe"}
+
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10, 15, 20]
+    every_row = {"train/loss", "optim/lr", "optim/effective_lr", "optim/gate", "optim/velocity_sq", "optim/grad_norm"}
+    assert all(every_row | {"optim/update_norm", "optim/param_norm", "time/steps_per_s"} <= row.keys() for row in rows)
+    assert [row["step"] for row in rows if "val/loss" in row] == [10, 20]
+
+
+def test_a_finished_run_is_skipped_and_force_redoes_it(
+    vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert vrbench(*QUICK) == 0
+    folder = only_run(tmp_path)
+    before = (folder / "summary.json").stat().st_mtime_ns
+    capfd.readouterr()
+    assert vrbench(*QUICK) == 0
+    assert "finished already, skipped" in capfd.readouterr().out
+    assert (folder / "summary.json").stat().st_mtime_ns == before
+    metrics = read(folder / "summary.json")["metrics"]
+    assert vrbench(*QUICK, "force=true") == 0
+    assert only_run(tmp_path) == folder
+    assert (folder / "summary.json").stat().st_mtime_ns > before
+    assert read(folder / "summary.json")["metrics"] == metrics
+
+
+def test_a_multirun_is_paired_and_its_table_comes_again(
+    vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ("-m", "study=nine", "optimizer=vradam,adamw,sgd", "seed=0,1,2", *QUICK)
+    assert vrbench(*sweep) == 0
+    first = capfd.readouterr().out
+    assert len(find_runs(tmp_path / "nine")) == 9
+    started = time.perf_counter()
+    assert vrbench(*sweep) == 0
+    assert time.perf_counter() - started < 15
+    second = capfd.readouterr().out
+    assert second.count("finished already, skipped") == 9
+    table = first[first.index("study nine") :]
+    assert second.endswith(table)
+    for name in ("vradam", "adamw", "sgd"):
+        (row,) = [line for line in table.splitlines() if f" {name} " in line]
+        assert " 3 " in row
+
+
+def test_divergence_is_a_result(vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert vrbench("-m", "optimizer=sgd", "optimizer.lr=1e30,0.05", *QUICK) == 0
+    summaries = {run.status: run.summary for run in find_runs(tmp_path)}
+    assert set(summaries) == {"diverged", "finished"}
+    diverged = summaries["diverged"]
+    assert diverged is not None
+    assert diverged["steps"] <= 5
+    table = capfd.readouterr().out
+    assert " nan " in table
+    assert "optimizer.lr=1e+30" in table
+
+
+def test_one_bad_run_does_not_stop_the_sweep(vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert vrbench("-m", "optimizer.lr=-1,0.001", *QUICK) == 2
+    assert "optimizer.lr=-1" in capfd.readouterr().err
+    assert [run.status for run in find_runs(tmp_path)] == ["finished"]
+
+
+LONG = ("logger=none", "trainer.max_steps=600", "trainer.eval_every=50", "trainer.log_every=7", "trainer.threads=1")
+
+
+def start(tmp_path: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "vrbench", f"results_dir={tmp_path}", *LONG, *overrides]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], rows: int = 0) -> None:
+    """Until the file is there, with so many lines."""
+    deadline = time.monotonic() + 120
+    while not path.exists() or len(path.read_bytes().splitlines()) < rows:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def comparable(folder: Path) -> Any:
+    """What must be equal, bit for bit, whether or not a run was broken."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    untimed = [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+    summary = read(folder / "summary.json")
+    return untimed, summary["metrics"], summary["best"], summary["steps"]
+
+
+@pytest.mark.parametrize("choice", ["optimizer=vradam", "optimizer=sgd schedule=warmup_cosine trainer.ema_decay=0.99"])
+def test_kill_9_and_the_command_again_equals_an_unbroken_run(choice: str, vrbench: Call, tmp_path: Path) -> None:
+    choices = choice.split(" ")
+    assert vrbench(*LONG, *choices, "study=unbroken") == 0
+    unbroken = only_run(tmp_path / "unbroken")
+
+    process = start(tmp_path, "study=broken", "trainer.checkpoint_seconds=0.2", *choices)
+    folder = tmp_path / "broken" / unbroken.name
+    wait_for(folder / "checkpoint" / "state.pt", process)
+    wait_for(folder / "metrics.jsonl", process, rows=10)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "summary.json").exists()
+
+    assert vrbench(*LONG, *choices, "study=broken") == 0
+    assert read(folder / "manifest.json")["resumed_from_step"] > 0
+    assert comparable(folder) == comparable(unbroken)
+    assert {p.name for p in folder.iterdir()} == {"config.yaml", "manifest.json", "metrics.jsonl", "summary.json"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_signal_saves_the_run(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    process = start(tmp_path, "trainer.max_steps=100000")
+    folder = next(iter(_wait_folder(tmp_path, process)))
+    wait_for(folder / "metrics.jsonl", process, rows=3)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the same command goes on from there" in error
+    assert len(error.strip().splitlines()) == 1
+    assert (folder / "checkpoint" / "state.pt").exists()
+
+
+def _wait_folder(tmp_path: Path, process: subprocess.Popen[str]) -> list[Path]:
+    deadline = time.monotonic() + 120
+    while not (found := list(tmp_path.glob("default/*"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def test_the_second_process_on_a_run_leaves_it(
+    vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process = start(tmp_path, "trainer.max_steps=100000")
+    folder = next(iter(_wait_folder(tmp_path, process)))
+    wait_for(folder / "metrics.jsonl", process, rows=1)
+    assert vrbench(*LONG, "trainer.max_steps=100000") == 0
+    assert "another process is training this run; left to it" in capfd.readouterr().out
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_outside_the_checkout(tmp_path: Path) -> None:
+    dist, site, empty = tmp_path / "dist", tmp_path / "venv", tmp_path / "empty"
+    empty.mkdir()
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "venv", str(site)], check=True)
+    (wheel,) = dist.glob("*.whl")
+    install = [str(site / "bin" / "pip"), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    (packages,) = (site / "lib").glob("python*/site-packages")
+    borrowed = next(p for p in map(Path, sys.path) if (p / "torch").is_dir())
+    borrow = f"import sys; sys.path.append({str(borrowed)!r})\n"
+    (packages / "borrowed.pth").write_text(borrow)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    run = [str(site / "bin" / "vrbench"), *QUICK]
+    result = subprocess.run(run, cwd=empty, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert only_run(empty / "results" / "runs").name.startswith("digits-mlp-vradam-s0-")

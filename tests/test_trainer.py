@@ -1,0 +1,291 @@
+"""The training loop against a task small enough to work by hand, and the promises of DESIGN on real tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import QUICK
+from toy import ListWriter, ToyTask, settings, trainer
+from torch import nn
+
+from vrbench.contracts import Moment, Training
+from vrbench.probes import OptimProbe, global_norm
+from vrbench.randomness import Streams, derive_seed
+from vrbench.records import find_runs
+from vrbench.schedules import warmup_cosine
+from vrbench.trainer import Stopped, Trainer, pick_device
+
+
+def fit(subject: Trainer, state: dict[str, Any] | None = None) -> ListWriter:
+    writer = ListWriter(state)
+    subject.fit(writer)  # type: ignore[arg-type]
+    return writer
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def weights(subject: Trainer) -> str:
+    blob = b"".join(p.detach().numpy().tobytes() for p in subject.model.parameters())
+    return hashlib.sha256(blob).hexdigest()
+
+
+def test_one_step_equals_a_step_by_hand() -> None:
+    subject = trainer(max_steps=1)
+    weight, bias = (p.detach().clone() for p in subject.model.parameters())
+    x, y = next(ToyTask().train_batches(subject.streams.generator("order"), subject.streams.generator("augment")))
+    error = x @ weight.T + bias - y
+    fit(subject)
+    new_weight, new_bias = subject.model.parameters()
+    torch.testing.assert_close(new_weight, weight - 0.05 * 2 * (error * x).mean(0, keepdim=True))
+    torch.testing.assert_close(new_bias, bias - 0.05 * 2 * error.mean(0))
+
+
+def test_two_optimizers_start_equal_and_see_the_same_batches() -> None:
+    tasks = [ToyTask(), ToyTask()]
+    first = trainer(tasks[0], torch.optim.SGD)
+    second = trainer(tasks[1], torch.optim.AdamW)
+    assert weights(first) == weights(second)
+    fit(first), fit(second)
+    assert weights(first) != weights(second)
+    assert tasks[0].seen == tasks[1].seen
+    assert len(tasks[0].seen) == 18
+    assert tasks[0].seen[:6] != tasks[0].seen[6:12]
+    assert sorted(sum(tasks[0].seen[:6], [])) == list(range(24))
+
+
+def test_another_seed_starts_elsewhere_in_another_order() -> None:
+    tasks = [ToyTask(), ToyTask()]
+    first, second = trainer(tasks[0], seed=0), trainer(tasks[1], seed=1)
+    assert weights(first) != weights(second)
+    fit(first), fit(second)
+    assert tasks[0].seen != tasks[1].seen
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 7, 13])
+def test_a_resumed_run_equals_an_unbroken_one(stop_at: int) -> None:
+    kind = {"optimizer": torch.optim.AdamW, "dropout": 0.3, "ema_decay": 0.9, "accumulate": 1}
+
+    def build() -> Trainer:
+        return trainer(ToyTask(noise=0.1), **kind)  # type: ignore[arg-type]
+
+    unbroken = build()
+    whole = fit(unbroken)
+    broken, writer = build(), ListWriter()
+    with pytest.raises(Stopped, match=f"stopped at step {stop_at} of 18"):
+        broken.fit(writer, lambda: broken.step == stop_at)  # type: ignore[arg-type]
+    (state,) = writer.states
+    resumed = build()
+    rest = fit(resumed, state)
+    assert untimed(writer.rows + rest.rows) == untimed(whole.rows)
+    assert weights(resumed) == weights(unbroken)
+    assert {**rest.summary, "seconds": 0} == {**whole.summary, "seconds": 0}
+
+
+def test_accumulation_averages_the_gradients_of_its_batches() -> None:
+    task = ToyTask()
+    subject = trainer(task, accumulate=3, max_steps=1)
+    model = nn.Linear(3, 1)
+    model.load_state_dict({key.removeprefix("0."): value for key, value in subject.model.state_dict().items()})
+    order, augment = subject.streams.generator("order"), torch.Generator()
+    batches = task.train_batches(order, augment)
+    losses = []
+    for number in range(3):
+        subject.streams.reseed(augment, "augment", number)
+        x, y = next(batches)
+        losses.append((model(x) - y).square().mean())
+    torch.stack(losses).mean().backward()
+    before = [p.detach().clone() for p in subject.model.parameters()]
+    writer = fit(subject)
+    for old, new, p in zip(before, subject.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(new.detach(), old - 0.05 * p.grad)
+    assert writer.rows[0]["train/loss"] == pytest.approx(torch.stack(losses).mean().item())
+
+
+def test_clipping_bounds_the_gradient_and_the_probe_sees_it_before() -> None:
+    subject = trainer(probes={"optim": OptimProbe()}, clip_norm=1e-3, max_steps=1)
+    row = fit(subject).rows[0]
+    assert row["optim/grad_norm"] > 0.1
+    assert row["optim/update_norm"] == pytest.approx(0.05 * 1e-3, rel=1e-3)
+
+
+def test_the_optim_probe_reports_norms_and_rates() -> None:
+    subject = trainer(probes={"optim": OptimProbe()}, max_steps=4, log_every=2)
+    rows = fit(subject).rows
+    assert [row["step"] for row in rows] == [2, 4]
+    row = rows[-1]
+    assert row["optim/lr"] == row["optim/effective_lr"] == 0.05
+    assert row["optim/update_norm"] == pytest.approx(0.05 * row["optim/grad_norm"], rel=1e-5)
+    assert row["optim/param_norm"] == pytest.approx(float(global_norm(subject.model.parameters())))
+    assert "optim/gate" not in row
+
+
+class NoisyProbe:
+    """Draws from its own stream, as a probe should."""
+
+    def attach(self, training: Training) -> None:
+        self.training = training
+
+    def before_step(self, moment: Moment) -> None:
+        torch.rand(1, generator=self.training.streams.generator("probe", moment.step))
+
+    def after_step(self, moment: Moment) -> dict[str, float]:
+        torch.rand(3)  # even torch's own generator is seeded afresh for each step
+        return {"probe/x": 1.0}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def test_a_probe_changes_no_training_number() -> None:
+    with_probe = fit(trainer(ToyTask(noise=0.1), dropout=0.5, probes={"noisy": NoisyProbe(), "optim": OptimProbe()}))
+    without = fit(trainer(ToyTask(noise=0.1), dropout=0.5))
+    own = ("probe/", "optim/")
+    kept = [{k: v for k, v in row.items() if not k.startswith(own)} for row in untimed(with_probe.rows)]
+    assert kept == untimed(without.rows)
+    assert all(row["probe/x"] == 1.0 for row in with_probe.rows)
+
+
+def test_test_is_measured_on_the_weights_that_were_best_by_validation() -> None:
+    task = ToyTask()
+    task.validations = [3.0, 1.0, 2.0]
+    subject = trainer(task)
+    at_best: dict[str, torch.Tensor] = {}
+    validate = subject._validate
+
+    def spy() -> dict[str, float]:
+        found = validate()
+        if subject.step == 12:
+            at_best.update({key: value.clone() for key, value in subject.model.state_dict().items()})
+        return found
+
+    subject._validate = spy  # type: ignore[method-assign]
+    summary = fit(subject).summary
+    assert summary["best"] == {"step": 12, "metrics": {"val/loss": 1.0}}
+    model = nn.Sequential(nn.Linear(3, 1))
+    model.load_state_dict(at_best)
+    assert summary["metrics"]["test/loss"] == pytest.approx(task.evaluate(model, "test")["loss"])
+    assert summary["metrics"]["val/loss"] == 2.0
+
+
+def test_the_average_is_what_is_measured() -> None:
+    subject = trainer(ema_decay=0.5, epochs=1)
+    start = [p.detach().clone() for p in subject.model.parameters()]
+    seen = []
+    update = subject._update
+
+    def spy(batches: list[Any]) -> None:
+        update(batches)
+        seen.append([p.detach().clone() for p in subject.model.parameters()])
+
+    subject._update = spy  # type: ignore[method-assign]
+    fit(subject)
+    expected = seen[0]
+    for step in seen[1:]:
+        expected = [0.5 * a + 0.5 * b for a, b in zip(expected, step, strict=True)]
+    for got, want, first in zip(subject.measured_model.parameters(), expected, start, strict=True):
+        torch.testing.assert_close(got.detach(), want)
+        assert not torch.equal(got, first)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_its_step() -> None:
+    writer = fit(trainer(lr=1e30, log_every=3, epochs=3))
+    assert writer.summary["status"] == "diverged"
+    assert writer.summary["steps"] <= 3
+    assert writer.rows[-1]["step"] == 3
+    assert not math.isfinite(writer.rows[-1]["train/loss"])
+    assert not any(key.startswith("test/") for key in writer.summary["metrics"])
+
+
+def test_a_validation_loss_that_is_not_finite_is_divergence_too() -> None:
+    task = ToyTask()
+    task.validations = [math.nan]
+    assert fit(trainer(task)).summary["status"] == "diverged"
+
+
+def test_nothing_is_read_from_the_device_between_logged_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    subject = trainer(probes={"optim": OptimProbe()}, log_every=6, epochs=1)
+    for name in ("item", "__bool__", "__float__", "tolist"):
+        original = getattr(torch.Tensor, name)
+
+        def spy(self: torch.Tensor, *args: Any, original: Callable[..., Any] = original) -> Any:
+            reads.append(subject.step)
+            return original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, spy)
+    subject.task.train_batches = lambda *_: iter([(torch.ones(4, 3), torch.ones(4, 1))] * 6)  # type: ignore[method-assign]
+    fit(subject)
+    assert set(reads) == {6}
+
+
+def test_streams_are_independent_and_stable() -> None:
+    assert derive_seed(0, "order", 0) == 2473306460474216360
+    seeds = {derive_seed(s, c, i) for s in range(3) for c in ("order", "noise", "probe") for i in range(50)}
+    assert len(seeds) == 450
+    streams = Streams(0)
+    first = torch.rand(3, generator=streams.generator("order"))
+    torch.rand(3, generator=streams.generator("noise"))
+    assert torch.equal(first, torch.rand(3, generator=streams.generator("order")))
+
+
+def test_warmup_cosine_is_table_6() -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.0846)
+    schedule = warmup_cosine(optimizer, 1000, 10, warmup_epochs=5, warmup_factor=0.1, min_lr=1e-5)
+    rates = []
+    for _ in range(1000):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.00846)
+    assert rates[25] == pytest.approx(0.0846 * 0.55)
+    assert rates[50] == pytest.approx(0.0846)
+    half = 1e-5 + (0.0846 - 1e-5) / 2
+    assert rates[525] == pytest.approx(half)
+    assert rates[-1] == pytest.approx(1e-5, abs=1e-6)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"warmup_epochs": 100}, "warmup_epochs=100: the warm-up takes 1000 steps"),
+        ({"warmup_epochs": -1}, "warmup_epochs=-1: "),
+        ({"warmup_factor": 0.0}, "warmup_factor=0.0: "),
+    ],
+)
+def test_a_warmup_that_cannot_be_is_refused(changes: dict[str, float], says: str) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(ValueError, match=says):
+        warmup_cosine(optimizer, 1000, 10, **{"warmup_epochs": 5, "warmup_factor": 0.1, "min_lr": 0.0, **changes})
+
+
+def test_max_steps_wins_over_epochs() -> None:
+    assert settings(epochs=3).total_steps(10) == 30
+    assert settings(epochs=3, accumulate=4).total_steps(10) == 7
+    assert settings(epochs=3, max_steps=100).total_steps(10) == 100
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device=abacus: not to be had"):
+        pick_device("abacus")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_bf16_and_channels_last_train(precision: str, vrbench: Callable[..., int], tmp_path: Path) -> None:
+    options = (f"trainer.precision={precision}", "trainer.channels_last=true", "model=deeper_cnn", *QUICK)
+    assert vrbench("optimizer=adamw", *options, "trainer.max_steps=4") == 0
+    (run,) = find_runs(tmp_path)
+    assert run.status == "finished"
