@@ -1,9 +1,9 @@
-"""Image classification: whole-batch augmentation on the device, cross-entropy, accuracy."""
+"""Image classification: whole-batch augmentation on the device, cross-entropy (or squared error), accuracy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -17,14 +17,33 @@ ImageBatch = tuple[Tensor, Tensor]
 """Images, float32 of shape (B, C, H, W), normalised, in channels_last strides; classes, int64 of shape (B,)."""
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """-Σ_c t_c log softmax(logits)_c for each example, t the label's one-hot vector, smoothed; shape (B,)."""
+    return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+
+
+def squared_error(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """½ Σ_c (logits_c - t_c)² for each example, t the label's one-hot vector, smoothed; shape (B,)."""
+    classes = logits.shape[1]
+    targets = functional.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+    return (logits - targets).square().sum(1) / 2
+
+
+CRITERIA: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "squared_error": squared_error,
+}
+
+
 class ImageClassification:
     """One of `data.classes` classes for each image; ranked by validation accuracy.
 
     Training drops an epoch's last incomplete batch; a training split smaller than `batch_size` is one batch.
     Training images are cropped out of themselves padded by `crop_padding` zeros and mirrored half of the time with
     `flip`; validation and test images never are. `mean` and `std` (one value a channel, for pixels on 0 … 1) normalise
-    all of them. `label_smoothing` acts on the training loss only: `evaluate` reports plain cross-entropy. `top_k` adds
-    the metric `accuracy_top<k>`. Raises ValueError for options that do not fit the data.
+    all of them. `criterion` is `cross_entropy` (nats) or `squared_error` (half the squared distance to the one-hot
+    label, as in the edge-of-stability papers, arXiv 2103.00065). `label_smoothing` acts on the training loss only.
+    `top_k` adds the metric `accuracy_top<k>`. Raises ValueError for options that do not fit the data.
     """
 
     metric = "val/accuracy"
@@ -40,6 +59,7 @@ class ImageClassification:
         flip: bool,
         mean: list[float],
         std: list[float],
+        criterion: str,
         label_smoothing: float,
         top_k: int | None,
     ) -> None:
@@ -56,6 +76,7 @@ class ImageClassification:
                 f"{key}={values}: give {channels} finite numbers, one for each channel of the images",
             )
         _check(all(0 < value <= 1 for value in std), f"std={std}: give numbers above 0, for pixels on 0 … 1")
+        _check(criterion in CRITERIA, f"criterion={criterion}: choose one of {', '.join(CRITERIA)}")
         _check(0 <= label_smoothing < 1, f"label_smoothing={label_smoothing}: give a number from 0 to below 1")
         _check(
             top_k is None or 1 < top_k < data.classes,
@@ -70,6 +91,7 @@ class ImageClassification:
         self.units_per_batch = {"images": self.batch_size}
         self.crop_padding = crop_padding
         self.flip = flip
+        self.criterion = CRITERIA[criterion]
         self.label_smoothing = label_smoothing
         self.top_k = top_k
         self._images = dict(data.images)
@@ -92,20 +114,20 @@ class ImageClassification:
             yield self._normalize(cropped), labels[index]
 
     def loss(self, model: nn.Module, batch: ImageBatch, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean cross-entropy (nats) of the batch, in float32 whatever the model computes in; metric `accuracy`."""
+        """Mean loss of the batch, in float32 whatever precision the model computes in; metric `accuracy`."""
         images, labels = batch
         logits = model(images).float()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss = self.criterion(logits, labels, self.label_smoothing).mean()
         return loss, {"accuracy": _hits(logits.detach(), labels, 1) / len(labels)}
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: Literal["val", "test"]) -> dict[str, float]:
-        """`loss` (cross-entropy without smoothing), `accuracy` and perhaps `accuracy_top<k>` over the whole split."""
+        """`loss` (without smoothing), `accuracy` and perhaps `accuracy_top<k>`, means over the whole split."""
         ranks = {"accuracy": 1} if self.top_k is None else {"accuracy": 1, f"accuracy_top{self.top_k}": self.top_k}
         sums: list[Tensor] = []
         for images, labels in self._in_order(split, len(self._labels[split]), self.eval_batch_size):
             logits = model(images).float()
-            loss = functional.cross_entropy(logits, labels, reduction="sum")
+            loss = self.criterion(logits, labels, 0.0).sum()
             sums.append(torch.stack([loss, *(_hits(logits, labels, k) for k in ranks.values())]))
         means = torch.stack(sums).cpu().double().sum(0) / len(self._labels[split])
         return dict(zip(["loss", *ranks], means.tolist(), strict=True))

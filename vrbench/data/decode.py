@@ -53,19 +53,18 @@ def decode_all(count: int, fetch: Callable[[range], list[bytes]], wanted: PixelF
     colour image among grey ones, or images of different sizes.
     """
 
-    def one(number: int, encoded: bytes) -> Pixels:
+    def one(number: int, encoded: bytes, channels: int | None) -> Pixels:
         try:
-            return _decode(encoded, wanted)
+            return _decode(encoded, channels, wanted)
         except _Unfit as error:
             raise ValueError(f"{what}: image {number} {error}") from error
 
-    first = one(0, fetch(range(1))[0])
-    wanted = PixelFormat(wanted.image_size, first.shape[2])
+    first = one(0, fetch(range(1))[0], wanted.channels)
     pixels = np.empty((count, *first.shape), dtype=np.uint8)
 
     def fill(numbers: range) -> None:
         for number, encoded in zip(numbers, fetch(numbers), strict=True):
-            image = one(number, encoded)
+            image = one(number, encoded, first.shape[2])
             if image.shape != first.shape:
                 raise ValueError(
                     f"{what}: image {number} has {image.shape[0]}×{image.shape[1]} pixels and the first "
@@ -82,7 +81,7 @@ class _Unfit(Exception):
     """Why one image cannot be used."""
 
 
-def _decode(encoded: bytes, wanted: PixelFormat) -> Pixels:
+def _decode(encoded: bytes, channels: int | None, wanted: PixelFormat) -> Pixels:
     from PIL import Image
 
     try:
@@ -91,7 +90,10 @@ def _decode(encoded: bytes, wanted: PixelFormat) -> Pixels:
             mode = image.mode
             if mode not in _GREY | _COLOUR:
                 raise _Unfit(f"has pixels of kind {mode!r}, and 8 bits a channel are needed")
-            channels = wanted.channels or (1 if mode in _GREY else 3)
+            if mode in _COLOUR and channels == 1 and wanted.channels is None:
+                raise _Unfit("is in colour and the first is grey; set channels=3 (or 1)")
+            if channels is None:
+                channels = 1 if mode in _GREY else 3
             picture = image.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _Unfit(f"cannot be decoded ({error})") from error

@@ -11,9 +11,9 @@ class CifarResNet(nn.Module):
 
     `depth` = 6n + 2 counts the weighted layers: 32 gives n = 5 and, with width 16 on CIFAR-10, 0.46 M parameters.
     Stages two and three halve the image; their shortcuts carry no parameters (option A: every second pixel, new
-    channels zero). Convolutions have no bias and He's initialisation (fan-out), batch norm starts at one, the linear layer keeps
-    torch's own. Takes (B, C, H, W), returns (B, output_dim). Raises ValueError for a depth that is not 6n + 2 and for
-    images below 4×4.
+    channels zero). Convolutions have no bias and He's initialisation (fan-out), batch norm starts at one, the linear
+    layer keeps torch's own. Takes (B, C, H, W), returns (B, output_dim). Raises ValueError for a depth that is not
+    6n + 2 and for images below 4×4.
     """
 
     def __init__(self, input_shape: tuple[int, ...], output_dim: int, depth: int, width: int) -> None:
