@@ -64,23 +64,28 @@ class ImageClassification:
         top_k: int | None,
     ) -> None:
         channels, height, width = data.shape
-        _check(batch_size >= 1, f"batch_size={batch_size}: give at least 1")
-        _check(eval_batch_size >= 1, f"eval_batch_size={eval_batch_size}: give at least 1")
+        side = min(height, width)
+        _check(_is_whole(batch_size, 1), f"batch_size={batch_size}: give a whole number of at least 1")
+        _check(_is_whole(eval_batch_size, 1), f"eval_batch_size={eval_batch_size}: give a whole number of at least 1")
         _check(
-            0 <= crop_padding <= min(height, width),
-            f"crop_padding={crop_padding}: give 0 (no cropping) to {min(height, width)}, the images' size",
+            _is_whole(crop_padding, 0, side),
+            f"crop_padding={crop_padding}: give a whole number from 0 (no cropping) to {side}, the images' size",
         )
+        _check(isinstance(flip, bool), f"flip={flip}: give true or false")
         for key, values in {"mean": mean, "std": std}.items():
             _check(
-                len(values) == channels and all(math.isfinite(value) for value in values),
-                f"{key}={values}: give {channels} finite numbers, one for each channel of the images",
+                isinstance(values, list) and len(values) == channels and all(map(_is_finite, values)),
+                f"{key}={values}: give a list of {channels} finite numbers, one for each channel of the images",
             )
         _check(all(0 < value <= 1 for value in std), f"std={std}: give numbers above 0, for pixels on 0 … 1")
         _check(criterion in CRITERIA, f"criterion={criterion}: choose one of {', '.join(CRITERIA)}")
-        _check(0 <= label_smoothing < 1, f"label_smoothing={label_smoothing}: give a number from 0 to below 1")
         _check(
-            top_k is None or 1 < top_k < data.classes,
-            f"top_k={top_k}: give a number from 2 to {data.classes - 1}, or null to leave this metric out",
+            _is_finite(label_smoothing) and 0 <= label_smoothing < 1,
+            f"label_smoothing={label_smoothing}: give a number from 0 to below 1",
+        )
+        _check(
+            top_k is None or _is_whole(top_k, 2, data.classes - 1),
+            f"top_k={top_k}: give a whole number from 2 to {data.classes - 1}, or null to leave this metric out",
         )
         self.name = name
         self.input_shape = data.shape
@@ -150,6 +155,14 @@ def _hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     """How many labels are among the `k` largest logits of their row; float32 scalar, no host sync."""
     best = logits.argmax(1, keepdim=True) if k == 1 else logits.topk(k, 1).indices
     return (best == labels[:, None]).any(1).sum().float()
+
+
+def _is_whole(value: object, low: int, high: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check(holds: bool, message: str) -> None:

@@ -151,7 +151,7 @@ def test_probe_batches_add_up_to_the_loss_of_the_first_training_examples():
     assert sum(weight for weight, _ in chunks) == pytest.approx(1, abs=1e-12)
     total = sum(weight * task.loss(model, batch, torch.Generator())[0] for weight, batch in chunks)
     logits, labels = zip(*by_hand(data, "train", model)[:21], strict=True)
-    assert float(total) == pytest.approx(float(functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))))
+    assert total.item() == pytest.approx(float(functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))))
     assert sum(len(labels) for _, (_, labels) in task.probe_batches(1000, 1000)) == 50
 
 
@@ -162,11 +162,14 @@ def test_probe_batches_add_up_to_the_loss_of_the_first_training_examples():
         ({"eval_batch_size": 0}, "eval_batch_size=0: "),
         ({"crop_padding": -1}, "crop_padding=-1: "),
         ({"crop_padding": 7}, "crop_padding=7: "),
-        ({"mean": [0.5]}, r"mean=\[0.5\]: give 3 "),
+        ({"mean": [0.5]}, r"mean=\[0.5\]: give a list of 3 "),
         ({"std": [0.2, 0.0, 0.2]}, "std=.* above 0"),
         ({"std": [0.2, float("nan"), 0.2]}, "std=.* finite"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0: "),
-        ({"top_k": 5}, "top_k=5: give a number from 2 to 4"),
+        ({"top_k": 5}, "top_k=5: give a whole number from 2 to 4"),
+        ({"batch_size": "many"}, "batch_size=many: "),
+        ({"mean": 0.5}, r"mean=0.5: give a list of 3 "),
+        ({"flip": "maybe"}, "flip=maybe: "),
         ({"criterion": "hinge"}, "criterion=hinge: choose one of cross_entropy, squared_error"),
     ],
 )

@@ -40,7 +40,7 @@ class PixelFormat:
     channels: int | None
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
+        if self.image_size is not None and (not isinstance(self.image_size, int) or self.image_size < 1):
             raise ValueError(f"image_size={self.image_size}: give at least 1 pixel, or null to keep the images' size")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels={self.channels}: give 1 (grey) or 3 (RGB), or null to take the images' own")

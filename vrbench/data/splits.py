@@ -12,7 +12,7 @@ from torch import Tensor
 
 def check_fraction(name: str, value: float) -> None:
     """Refuse (ValueError) a share of the examples that is not strictly between 0 and 1."""
-    if not 0 < value < 1:
+    if not isinstance(value, (int, float)) or not 0 < value < 1:
         raise ValueError(f"{name}={value}: give a share of the examples between 0 and 1, such as 0.2")
 
 

@@ -17,8 +17,8 @@ class DeeperCNN(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], output_dim: int, channels: Sequence[int], hidden: int) -> None:
         super().__init__()
-        if not channels or min(channels) < 1 or hidden < 1:
-            raise ValueError(f"channels={list(channels)}, hidden={hidden}: give widths of at least 1")
+        if not channels or not all(isinstance(width, int) and width >= 1 for width in (*channels, hidden)):
+            raise ValueError(f"channels={channels}, hidden={hidden}: give whole widths of at least 1")
         smallest = 2 ** len(channels)
         if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
             raise ValueError(
