@@ -51,7 +51,7 @@ def power_sum(tensors: Sequence[Tensor], power: float, grad_scale: Tensor | None
     for batch in _batches(tensors):
         xs = [x for (x,) in batch]
         if grad_scale is not None:
-            xs = torch._foreach_div(xs, grad_scale)
+            xs = list(torch._foreach_div(xs, grad_scale))
         parts.extend(_sums(xs, power))
     return _total(parts)
 
@@ -76,10 +76,10 @@ def blended_power_sum(
         vs = [v for v, _ in batch]
         gs = [g for _, g in batch]
         if grad_scale is not None:
-            gs = torch._foreach_div(gs, grad_scale)
+            gs = list(torch._foreach_div(gs, grad_scale))
         if maximize:
-            gs = torch._foreach_neg(gs)
-        parts.extend(_sums(torch._foreach_lerp(vs, gs, weight), power))
+            gs = list(torch._foreach_neg(gs))
+        parts.extend(_sums(list(torch._foreach_lerp(vs, gs, weight)), power))
     return _total(parts)
 
 
@@ -136,6 +136,7 @@ def _batches(*columns: Sequence[Tensor]) -> Iterator[list[tuple[Tensor, ...]]]:
 
 def _split(row: tuple[Tensor, ...], chunk: int) -> Iterator[tuple[Tensor, ...]]:
     """Cut tensors of one shape into matching pieces of at most `chunk` elements."""
+    row = in_memory_order(row)
     if all(x.is_contiguous() for x in row):
         yield from zip(*(x.view(-1).split(chunk) for x in row), strict=True)
         return
@@ -146,3 +147,15 @@ def _split(row: tuple[Tensor, ...], chunk: int) -> Iterator[tuple[Tensor, ...]]:
     step = max(1, chunk * row[0].size(dim) // row[0].numel())
     for piece in zip(*(x.split(step, dim) for x in row), strict=True):
         yield from _split(piece, chunk)
+
+
+def in_memory_order(row: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Tensors of one shape as views with the dimensions in the order of memory, where that is the same for all.
+
+    Channels-last kernels become contiguous this way; what is laid out differently comes back as it is.
+    """
+    strides = row[0].stride()
+    if all(x.is_contiguous() for x in row) or any(x.stride() != strides for x in row):
+        return row
+    order = sorted(range(len(strides)), key=strides.__getitem__, reverse=True)
+    return tuple(x.permute(order) for x in row)

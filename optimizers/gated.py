@@ -21,25 +21,24 @@ SHARED = ("power", "gate_on", "gate_scope", "differentiable")
 
 @dataclass
 class Columns:
-    """The parameters of one group that have a gradient, with all that belongs to them, side by side.
+    """Parameters of one group that have a gradient, with all that belongs to them, side by side.
 
-    `state[name][i]` belongs to `params[i]`. Tensors are real and local: complex ones appear as views of their real and
-    imaginary parts, sharded ones as this rank's shard; `wholes[i]` is the parameter as the user sees it.
+    All of one device, dtype and sharding, and `state[name][i]` belongs to `params[i]`. Tensors are real and local:
+    complex ones appear as views of their real and imaginary parts, sharded ones as this rank's shard.
     """
 
     params: list[Tensor]
     grads: list[Tensor]
     state: dict[str, list[Tensor]]
-    wholes: list[Tensor]
+    elements: list[int]
+    """Size of each parameter as a whole, over all ranks."""
+    sharding: tuple[Any, Any] | None = None
+    """Device mesh and placements, where the parameters are DTensors."""
 
-    def pick(self, index: list[int]) -> Columns:
-        """The columns of some of the parameters."""
-        return Columns(
-            [self.params[i] for i in index],
-            [self.grads[i] for i in index],
-            {name: [column[i] for i in index] for name, column in self.state.items()},
-            [self.wholes[i] for i in index],
-        )
+    def single(self, i: int) -> Columns:
+        """The columns of one parameter alone."""
+        state = {name: [column[i]] for name, column in self.state.items()}
+        return Columns([self.params[i]], [self.grads[i]], state, [self.elements[i]], self.sharding)
 
 
 class GatedOptimizer(Optimizer):
@@ -47,8 +46,8 @@ class GatedOptimizer(Optimizer):
 
     A subclass names its state in `state_names` and implements
 
-    - `power_sum(group, columns)`: S of these columns, a scalar tensor; the velocity in question is the one that this
-      step will leave behind (asked once for each parameter and step);
+    - `power_sum(group, columns)`: S of this rank's columns, a scalar tensor; the velocity in question is the one that
+      this step will leave behind (asked once for each parameter and step, before any update);
     - `update(group, columns, rate)`: the step itself, given its rate, a scalar tensor.
 
     It inherits parameter groups, the three scopes, closures, complex and sharded parameters, and the reports. From
@@ -100,8 +99,8 @@ class GatedOptimizer(Optimizer):
         for name in ("beta3", "alpha1", "weight_decay"):
             require(name, group[name], "at least 0", group[name] >= 0)
         require("power", group["power"], "above 0", group["power"] > 0)
-        require("gate_on", group["gate_on"], f"one of {', '.join(GATE_ON)}", group["gate_on"] in GATE_ON)
-        require("gate_scope", group["gate_scope"], f"one of {', '.join(GATE_SCOPES)}", group["gate_scope"] in GATE_SCOPES)
+        for name, choices in (("gate_on", GATE_ON), ("gate_scope", GATE_SCOPES)):
+            require(name, group[name], f"one of {', '.join(choices)}", group[name] in choices)
 
     def init_state(self, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
         """State of one parameter before its first step: zeros like the parameter under each name."""
@@ -126,34 +125,31 @@ class GatedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
-        work = [(group, columns) for group in self.param_groups if (columns := self._columns(group)).params]
+        work = [(group, parts) for group in self.param_groups if (parts := self._columns(group))]
         if self.defaults["gate_scope"] == "tensor":
-            for group, columns in work:
-                self._step_each(group, columns)
+            for group, parts in work:
+                self._step_each(group, [part.single(i) for part in parts for i in range(len(part.params))])
             return loss
-        sums = [self._complete_sum(group, columns) for group, columns in work]
+        sums = [_add([self._complete_sum(group, part) for part in parts]) for group, parts in work]
         if self.defaults["gate_scope"] == "global" and len(sums) > 1:
-            everything = torch.stack([s.to(sums[0].device, non_blocking=True) for s in sums]).sum()
+            everything = _add(sums)
             sums = [everything.to(s.device, non_blocking=True) for s in sums]
-        for (group, columns), total in zip(work, sums, strict=True):
+        for (group, parts), total in zip(work, sums, strict=True):
             rate = gated_rate(_scalar(group["lr"]), total, group["beta3"], group["alpha1"])
             self._report(group, rate, gate(total, group["beta3"], group["alpha1"]), total)
-            self.update(group, columns, rate)
+            for part in parts:
+                self.update(group, part, rate.to(part.params[0].device, non_blocking=True))
         return loss
 
-    def _step_each(self, group: dict[str, Any], columns: Columns) -> None:
+    def _step_each(self, group: dict[str, Any], singles: list[Columns]) -> None:
         """A step in which each parameter has its own gate."""
-        singles = [columns.pick([i]) for i in range(len(columns.params))]
         sums = [self._complete_sum(group, single) for single in singles]
+        shares = [single.elements[0] / max(1, sum(s.elements[0] for s in singles)) for single in singles]
         rates = [gated_rate(_scalar(group["lr"]), s, group["beta3"], group["alpha1"]) for s in sums]
-        total = torch.stack([s.to(sums[0].device, non_blocking=True) for s in sums]).sum()
-        elements = sum(p.numel() for p in columns.wholes)
-        mean_rate, mean_gate = torch.zeros_like(total), torch.zeros_like(total)
-        for s, rate, p in zip(sums, rates, columns.wholes, strict=True):
-            share = p.numel() / max(elements, 1)
-            mean_rate = mean_rate + share * rate.to(total.device, non_blocking=True)
-            mean_gate = mean_gate + share * gate(s, group["beta3"], group["alpha1"]).to(total.device, non_blocking=True)
-        self._report(group, mean_rate, mean_gate, total)
+        gates = [gate(s, group["beta3"], group["alpha1"]) for s in sums]
+        mean_rate = _add([share * rate for share, rate in zip(shares, rates, strict=True)])
+        mean_gate = _add([share * opening for share, opening in zip(shares, gates, strict=True)])
+        self._report(group, mean_rate, mean_gate, _add(sums))
         for single, rate in zip(singles, rates, strict=True):
             self.update(group, single, rate)
 
@@ -168,33 +164,28 @@ class GatedOptimizer(Optimizer):
         _report(group, rate, opening, total)
 
     def _complete_sum(self, group: dict[str, Any], columns: Columns) -> Tensor:
-        """S of the columns over all devices and ranks, on the first parameter's device."""
-        kinds: dict[Any, list[int]] = {}
-        for i, (p, whole) in enumerate(zip(columns.params, columns.wholes, strict=True)):
-            mesh = (whole.device_mesh, whole.placements) if hasattr(whole, "to_local") else None
-            kinds.setdefault((p.device, p.dtype, mesh), []).append(i)
-        parts = []
-        for (_, _, mesh), index in kinds.items():
-            part = self.power_sum(group, columns if len(kinds) == 1 else columns.pick(index))
-            parts.append(part if mesh is None else _over_mesh(part, *mesh))
-        if len(parts) == 1:
-            return parts[0]
-        device = columns.params[0].device
-        return torch.stack([part.to(device, non_blocking=True) for part in parts]).sum()
+        """S of the columns over all ranks."""
+        part = self.power_sum(group, columns)
+        return part if columns.sharding is None else _over_mesh(part, *columns.sharding)
 
-    def _columns(self, group: dict[str, Any]) -> Columns:
-        wholes: list[Tensor] = []
-        grads: list[Tensor] = []
-        state: list[list[Tensor]] = [[] for _ in self.state_names]
-        self._init_group(group, wholes, grads, *state)
-        named = dict(zip(self.state_names, state, strict=True))
-        if not any(hasattr(p, "to_local") or p.is_complex() for p in wholes):
-            return Columns(wholes, grads, named, wholes)
-        for p, i in zip(wholes, range(len(grads)), strict=True):
-            if hasattr(p, "to_local") and grads[i].placements != p.placements:
-                grads[i] = grads[i].redistribute(p.device_mesh, p.placements)
-        local = {name: [_local(s) for s in column] for name, column in named.items()}
-        return Columns([_local(p) for p in wholes], [_local(g) for g in grads], local, wholes)
+    def _columns(self, group: dict[str, Any]) -> list[Columns]:
+        lists: list[list[Tensor]] = [[] for _ in range(2 + len(self.state_names))]
+        self._init_group(group, *lists)
+        params = lists[0]
+        kinds: dict[Any, list[int]] = {}
+        for i, p in enumerate(params):
+            kinds.setdefault((p.device, p.dtype, _sharding(p)), []).append(i)
+        found = []
+        for (_, dtype, sharding), index in kinds.items():
+            own = lists if len(kinds) == 1 else [[column[i] for i in index] for column in lists]
+            elements = [p.numel() for p in own[0]]
+            if sharding is not None:
+                own = [[_shard(x, sharding) for x in column] for column in own]
+            if dtype.is_complex:
+                own = [[torch.view_as_real(x) if x.is_complex() else x for x in column] for column in own]
+            params, grads, *state = own
+            found.append(Columns(params, grads, dict(zip(self.state_names, state, strict=True)), elements, sharding))
+        return found
 
     def _init_group(
         self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], *state: list[Tensor]
@@ -209,13 +200,13 @@ class GatedOptimizer(Optimizer):
             if grad is None:
                 continue
             if grad.is_sparse:
-                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients: see torch.optim.SparseAdam")
+                raise RuntimeError(f"{type(self).__name__} takes no sparse gradients: see torch.optim.SparseAdam")
             own = self.state[p]
             if not own:
                 own.update(self.init_state(group, p))
             params.append(p)
             grads.append(grad)
-            for name, column in zip(names, state):
+            for name, column in zip(names, state, strict=True):
                 column.append(own[name])
 
 
@@ -234,11 +225,22 @@ def _scalar(lr: float | Tensor) -> float | Tensor:
     return lr.reshape(()) if isinstance(lr, Tensor) else lr
 
 
-def _local(x: Tensor) -> Tensor:
-    """What this rank holds of `x`, complex numbers as pairs of real ones; shares memory with `x`."""
-    if hasattr(x, "to_local"):
-        x = x.to_local()
-    return torch.view_as_real(x) if x.is_complex() else x
+def _add(sums: list[Tensor]) -> Tensor:
+    """Sum of scalars that may live on several devices, on the first one's."""
+    if len(sums) == 1:
+        return sums[0]
+    return torch.stack([s.to(sums[0].device, non_blocking=True) for s in sums]).sum()
+
+
+def _sharding(x: Any) -> tuple[Any, Any] | None:
+    return (x.device_mesh, x.placements) if hasattr(x, "to_local") else None
+
+
+def _shard(x: Any, sharding: tuple[Any, Any]) -> Tensor:
+    """This rank's part of `x`, laid out as its parameter is; shares memory with `x` where it is so already."""
+    if not hasattr(x, "to_local"):
+        return x
+    return (x if x.placements == sharding[1] else x.redistribute(*sharding)).to_local()
 
 
 def _over_mesh(part: Tensor, mesh: Any, placements: Any) -> Tensor:

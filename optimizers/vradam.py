@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import ParamsT
 
-from optimizers.gate import blended_power_sum, power_sum
+from optimizers.gate import blended_power_sum, in_memory_order, power_sum
 from optimizers.gated import Columns, GatedOptimizer, require
 
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -144,9 +146,7 @@ class VRAdam(GatedOptimizer):
         if group["gate_on"] == "gradient":
             return power_sum(columns.grads, power, grad_scale)
         if form == "fused":
-            return blended_power_sum(
-                velocities, columns.grads, weight, power, maximize=maximize, grad_scale=grad_scale
-            )
+            return blended_power_sum(velocities, columns.grads, weight, power, maximize=maximize, grad_scale=grad_scale)
         if group["differentiable"]:
             velocities = [v.clone() for v in velocities]
         return power_sum(velocities, power)
@@ -163,13 +163,14 @@ class VRAdam(GatedOptimizer):
             return
         if group["beta3"] == 0 and not isinstance(group["lr"], Tensor):
             rate = group["lr"]
-        for params, grads, velocities, moments, steps in _alike(lists):
-            if form == "foreach":
-                foreach_update(params, grads, velocities, moments, steps, rate, beta1=beta1, **constants)
-                continue
-            device = params[0].device
-            found_inf = self._on(device, "found_inf")
-            _count(steps)
+        params, grads, velocities, moments, steps = lists
+        if form == "foreach":
+            foreach_update(params, grads, velocities, moments, steps, rate, beta1=beta1, **constants)
+            return
+        _count(steps)
+        device = params[0].device
+        found_inf = self._on(device, "found_inf")
+        with _kernel_layout(params, grads, velocities, moments) as (params, grads, velocities, moments):
             torch._fused_adamw_(
                 params,
                 grads,
@@ -185,8 +186,8 @@ class VRAdam(GatedOptimizer):
                 found_inf=found_inf,
                 **constants,
             )
-            if found_inf is not None:
-                torch._foreach_sub_(steps, [found_inf] * len(steps))
+        if found_inf is not None:
+            torch._foreach_sub_(steps, [found_inf] * len(steps))
 
     def _on(self, device: torch.device, name: str) -> Tensor | None:
         """What a GradScaler has hung on the optimizer for this step, if anything."""
@@ -268,18 +269,32 @@ def _counter_device(group: dict[str, Any], param: Tensor) -> torch.device:
     return param.device if group["capturable"] or _form(group, [param]) == "fused" else torch.device("cpu")
 
 
-def _alike(lists: tuple[list[Tensor], ...]) -> list[list[list[Tensor]]]:
-    """Split lists of one length by the device and dtype of the first."""
-    if _compiling():
-        return [list(lists)]
-    return [columns for columns, _ in Optimizer._group_tensors_by_device_and_dtype(list(lists)).values()]
-
-
 def _count(steps: list[Tensor]) -> None:
     if steps[0].device.type == "cpu" and not _compiling():
         torch._foreach_add_(steps, torch.tensor(1.0), alpha=1.0)
     else:
         torch._foreach_add_(steps, 1)
+
+
+@contextmanager
+def _kernel_layout(*lists: list[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
+    """Lists fit for a kernel that walks the memory of parameter, gradient and moments in step.
+
+    Autograd lays a gradient out as its parameter, so this seldom has to copy; what the copies become is copied back.
+    """
+    odd = [i for i, row in enumerate(zip(*lists, strict=True)) if not all(x.is_contiguous() for x in row)]
+    odd = [i for i in odd if not all(x.is_contiguous() for x in in_memory_order(tuple(column[i] for column in lists)))]
+    if not odd:
+        yield lists
+        return
+    copies = tuple(list(column) for column in lists)
+    for column in copies:
+        for i in odd:
+            column[i] = column[i].clone(memory_format=torch.contiguous_format)
+    yield copies
+    for column, copied in zip(lists, copies, strict=True):
+        for i in odd:
+            column[i].copy_(copied[i])
 
 
 def _kernel_rate(rate: Tensor | float, device: torch.device) -> Tensor | float:

@@ -82,8 +82,9 @@ class VRLion(GatedOptimizer):
         )
 
     def update(self, group: dict[str, Any], columns: Columns, rate: Tensor) -> None:
+        beta1, beta2 = group["betas"]
         for p, g, v in zip(columns.params, columns.grads, columns.state["exp_avg"], strict=True):
-            lion_update(p, -g if group["maximize"] else g, v, rate, *group["betas"], group["weight_decay"])
+            lion_update(p, -g if group["maximize"] else g, v, rate, beta1, beta2, group["weight_decay"])
 
 
 def lion_update(
