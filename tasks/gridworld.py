@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -83,8 +83,8 @@ class GridWorldFlow:
     alone after `max_moves`, and matches the reward at the stop's edge: then a flow with zero error exists.
 
     Val and test are walks of the current policy, each with a fixed seed of its own; there is no data to hold out.
-    Metrics: `loss`, `flow_matching` (unweighted), `reward_mean`, `reward_max`, `diversity` (mean share of cells in which
-    two paths differ), `entropy` (nats), `length` (moves).
+    Metrics: `loss`, `flow_matching` (unweighted), `reward_mean`, `reward_max`, `diversity` (mean share of cells in
+    which two paths differ), `entropy` (nats), `length` (moves).
     """
 
     metric = "val/flow_matching"

@@ -1,164 +1,30 @@
 """A GFlowNet on torchgfn's HyperGrid, with the four balance losses and the exact distance to the target.
 
-A step samples walks from the model's own policy and regresses a balance residual on them. The losses here are torchgfn's
-(the tests compare them number for number), laid out on state numbers: on a grid of a few thousand cells the network is
-evaluated once for every cell, sampling becomes a table lookup, and all gradients flow through that one evaluation.
+A step samples walks from the model's own policy and regresses a balance residual on them. The losses here are
+torchgfn's (the tests compare them number for number), laid out on state numbers: on a grid of a few thousand cells the
+network is evaluated once for every cell, sampling becomes a table lookup, and all gradients flow through that one
+evaluation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from tasks.balance import OBJECTIVES, Heads, Walks
 from vrbench.contracts import Batch
-from vrbench.data.hypergrid import Grid, StateFacts, hypergrid, terminal_distribution, uniform_walks, walk
 from vrbench.data.heatmaps import heatmaps
+from vrbench.data.hypergrid import StateFacts, hypergrid, terminal_distribution, uniform_walks, walk
 
 WHOLE_GRID = 4096
 """Up to this many states, the network is evaluated on all of them at each step."""
 _PROBE_SEED = 7_001
 _EVAL_SEED = 7_002
 _CHUNK = 8192
-
-
-@dataclass
-class Heads:
-    """What the model says of some states, ready for lookup: row r speaks of state `states[r]`, the last row of the sink."""
-
-    grid: Grid
-    states: Tensor
-    """(rows,) sorted state numbers."""
-    log_pf: Tensor
-    """(rows + 1, ndim + 1) log P_F(action | state), -inf where not allowed, 0 at the sink."""
-    log_pb: Tensor
-    """(rows + 1, ndim + 1) log P_B of the action that led here; 0 in the stop's column and at the sink."""
-    log_flow: Tensor
-    """(rows + 1,) log F(state), 0 at the sink; zeros where the loss has no state flow."""
-    log_edges: Tensor
-    """(rows, ndim + 1) log F(state, action), -inf where not allowed: the policy's logits before the softmax."""
-    log_z: Tensor
-    """() or (1,) log Z."""
-
-    def row(self, states: Tensor) -> Tensor:
-        """State numbers → rows; the sink goes to the last row."""
-        if len(self.states) == self.grid.states:
-            return states
-        return torch.searchsorted(self.states, states)
-
-
-@dataclass
-class Walks:
-    """A set of complete walks; see `vrbench.data.hypergrid.walk` for the padding."""
-
-    states: Tensor
-    """(steps + 1, walks)."""
-    actions: Tensor
-    """(steps, walks)."""
-    mean_length: Tensor | None = None
-    """() actions of a walk, the stop among them, on average over the set that this is a part of."""
-
-    def lengths(self, grid: Grid) -> Tensor:
-        """(walks,) number of actions, the stop among them."""
-        return (self.states != grid.sink).sum(0)
-
-    def last(self, grid: Grid) -> Tensor:
-        """(walks,) the states that the walks stopped in."""
-        return self.states.gather(0, self.lengths(grid).unsqueeze(0) - 1).squeeze(0)
-
-    def total(self, lengths: Tensor) -> Tensor:
-        """() number of actions that means over steps are taken by."""
-        return lengths.sum() if self.mean_length is None else self.mean_length * len(lengths)
-
-
-def step_residuals(heads: Heads, walks: Walks) -> Tensor:
-    """(steps, walks): log P_F(s'|s) − log P_B(s|s'), less log R(s) where the walk stops in s; 0 in the padding."""
-    width = heads.grid.ndim + 1
-    rows, actions = heads.row(walks.states) * width, walks.actions
-    forward = heads.log_pf.flatten()[rows[:-1] + actions]
-    backward = heads.log_pb.flatten()[rows[1:] + actions]
-    rewards = heads.grid.log_rewards[walks.states[:-1]].to(forward.dtype)
-    return forward - backward - torch.where(actions == heads.grid.stop, rewards, 0.0)
-
-
-def trajectory_balance(heads: Heads, walks: Walks) -> Tensor:
-    """Mean over walks of (log Z + Σ log P_F − log R − Σ log P_B)². Malkin et al. 2022, arXiv 2201.13259, eq. 14."""
-    return (heads.log_z + step_residuals(heads, walks).sum(0)).square().mean()
-
-
-def detailed_balance(heads: Heads, walks: Walks) -> Tensor:
-    """Mean over steps of (log F(s) P_F(s'|s) − log F(s') P_B(s|s'))², with F = R behind a stop.
-
-    Bengio et al. 2021, arXiv 2111.09266, section 3.2.
-    """
-    flow = heads.log_flow[heads.row(walks.states)]
-    residuals = flow[:-1] + step_residuals(heads, walks) - flow[1:]
-    return residuals.square().sum() / walks.total(walks.lengths(heads.grid))
-
-
-def sub_trajectory_balance(heads: Heads, walks: Walks, decay: float) -> Tensor:
-    """Detailed balance over every stretch of a walk, a stretch of k steps weighted by decay^(k-1) within its walk.
-
-    With u_k = log F(s_k) − Σ_{t<k} step_residual_t, the residual from i to j is u_i − u_j: all pairs at once.
-    Madan et al. 2022, arXiv 2209.12782, eq. 9 (torchgfn's `geometric_within`).
-    """
-    steps = step_residuals(heads, walks)
-    flow = heads.log_flow[heads.row(walks.states)]
-    level = flow - functional.pad(steps.cumsum(0), (0, 0, 1, 0))
-    places = torch.arange(len(level), device=level.device)
-    stretch = places - places.unsqueeze(1)  # [i, j]: steps from i to j
-    weights = torch.where(stretch > 0, decay ** (stretch - 1).clamp(min=0).to(level.dtype), 0.0)
-    reached = (places.unsqueeze(1) <= walks.lengths(heads.grid)).to(level.dtype)  # [j, walk]
-    weights = weights.unsqueeze(-1) * reached
-    squares = (level.unsqueeze(1) - level).square()
-    return ((weights * squares).sum((0, 1)) / weights.sum((0, 1))).mean()
-
-
-def flow_matching(heads: Heads, walks: Walks, reward_weight: float) -> Tensor:
-    """Mean over visited states of (log inflow − log outflow)², and of (log F(s → stop) − log R(s))² where walks stopped.
-
-    Bengio et al. 2021, arXiv 2106.04399, eq. 12 with the reward matched apart, as in torchgfn; the start, which has no
-    inflow, is left out of the first mean.
-    """
-    grid, edges = heads.grid, heads.log_edges
-    visited, counts = torch.unique(walks.states, return_counts=True)
-    inner = (visited > 0) & (visited < grid.sink)
-    visited, counts = visited[inner], counts[inner]
-    allowed = grid.parents(visited)
-    parents = torch.where(allowed, visited.unsqueeze(-1) - grid.strides, 0)
-    incoming = edges[heads.row(parents), torch.arange(grid.ndim, device=edges.device)]
-    inflow = incoming.masked_fill(~allowed, -torch.inf).logsumexp(-1)
-    outflow = edges[heads.row(visited)].logsumexp(-1)
-    lengths = walks.lengths(grid)
-    steps = (walks.total(lengths) - len(lengths)).clamp(min=1)
-    last = walks.last(grid)
-    stopping = edges[heads.row(last), grid.stop] - grid.log_rewards[last].to(edges.dtype)
-    return ((inflow - outflow).square() * counts).sum() / steps + reward_weight * stopping.square().mean()
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A loss and what it needs of the model."""
-
-    function: Callable[..., Tensor]
-    backward: bool = True
-    """Whether it has a backward policy."""
-    state_flow: bool = False
-    log_z: bool = False
-    option: str | None = None
-    """The task's option that the function takes after heads and walks."""
-
-
-OBJECTIVES = {
-    "flow_matching": Objective(flow_matching, backward=False, option="reward_weight"),
-    "trajectory_balance": Objective(trajectory_balance, log_z=True),
-    "detailed_balance": Objective(detailed_balance, state_flow=True),
-    "sub_trajectory_balance": Objective(sub_trajectory_balance, state_flow=True, option="decay"),
-}
 
 
 class HyperGrid:
@@ -170,7 +36,7 @@ class HyperGrid:
       dynamic programming; on grids above `exact_states` cells p is the histogram of `eval_walks` sampled walks instead.
     - `jensen_shannon`: the divergence between the same two, in nats (0 … log 2).
     - `logz_error`: |log Z of the model − log Σ R|; flow losses say log Z by the flow out of the start.
-    - `modes_found` of `modes`, `states_visited`: distinct mode cells, and distinct cells, that training walks stopped in.
+    - `modes_found` of `modes`, `states_visited`: distinct mode cells, and cells, that training walks stopped in.
     - `loss`: the loss on `eval_walks` walks of the model's policy (at most 1024) without exploration, fixed noise.
     """
 
@@ -417,6 +283,6 @@ class HyperGrid:
         if self.objective.log_z:
             log_z = getattr(model, "log_z", None)
             if log_z is None:
-                raise ValueError("trajectory balance needs a model with log_z; take model=gflownet_mlp model.log_z=true")
+                raise ValueError("the loss needs a model with log_z; take model=gflownet_mlp model.log_z=true")
             return log_z
         return log_flow[0] if self.objective.state_flow else log_edges[0].logsumexp(-1)

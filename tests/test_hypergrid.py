@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import tasks.hypergrid
-from tasks.hypergrid import OBJECTIVES, HyperGrid, Walks
+from tasks.balance import OBJECTIVES, Walks
+from tasks.hypergrid import HyperGrid
 from vrbench.data.hypergrid import Grid, hypergrid, terminal_distribution, uniform_walks
 from vrbench.models.gflownet_mlp import GFlowNetMLP
 
@@ -74,8 +75,8 @@ def test_losses_and_gradients_are_torchgfns(loss, backward, whole_grid, monkeypa
 
 
 HAND_REWARDS = [1.0, 2.0, 3.0, 4.0]
-"""Of the cells (0,0), (0,1), (1,0), (1,1) of a 2×2 grid. With a uniform backward policy each parent of (1,1) sends half of
-its flow of 4: F(0,1) = 2 + 2, F(1,0) = 3 + 2, F(0,0) = 1 + 4 + 5 = 10 = Z."""
+"""Of the cells (0,0), (0,1), (1,0), (1,1) of a 2×2 grid. With a uniform backward policy each parent of (1,1) sends half
+of its flow of 4: F(0,1) = 2 + 2, F(1,0) = 3 + 2, F(0,0) = 1 + 4 + 5 = 10 = Z."""
 HAND_EDGES = [[5.0, 4.0, 1.0], [2.0, 0.0, 2.0], [0.0, 2.0, 3.0], [0.0, 0.0, 4.0]]
 """Flow of +x, +y, stop out of each cell; a forbidden move has none."""
 
@@ -373,7 +374,7 @@ def test_loss_and_model_that_do_not_fit():
         ((2, 8), {"hidden": 0}, "hidden=0"),
         ((2, 8), {"layers": 0}, "layers=0"),
         ((2, 8), {"activation": "step"}, "activation=step: must be one of relu"),
-        ((3, 8, 8), {"tabular": True}, "tabular=true: needs one-hot states"),
+        ((3, 8, 8), {"tabular": True}, "tabular=true: needs states"),
         ((8, 8), {"tabular": True, "output": 9}, "tabular=true: 8\\^8 states"),
     ],
 )

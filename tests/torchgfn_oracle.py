@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.hypergrid import HyperGrid, Walks
+from tasks.balance import Walks
+from tasks.hypergrid import HyperGrid
 
 
 class _Columns(nn.Module):

@@ -59,7 +59,7 @@ class GridWorld:
         if min(weights.lines, weights.coverage, weights.novelty, weights.symmetry) < 0:
             raise ValueError(f"reward_weights={weights}: none may be negative")
         if not weights.coverage + weights.novelty > 0:
-            raise ValueError(f"reward_weights={weights}: the reward must be positive; raise coverage or novelty above 0")
+            raise ValueError(f"reward_weights={weights}: must make a positive reward; raise coverage or novelty")
         self.size = size
         self.max_moves = max_moves
         self.weights = weights
@@ -70,7 +70,8 @@ class GridWorld:
         for down, right in _STEPS:
             inside.append(_within(row + down, column + right, size))
             onto.append((row + down).clamp(0, size - 1) * size + (column + right).clamp(0, size - 1))
-            source.append(torch.where(_within(row - down, column - right, size), (row - down) * size + column - right, -1))
+            before = (row - down) * size + column - right
+            source.append(torch.where(_within(row - down, column - right, size), before, -1))
         parked = torch.arange(self.cells) + self.cells
         self._onto = torch.cat([torch.cat([cells, parked]) for cells in [*onto, parked]]).to(device)
         self._inside = torch.stack([*inside, torch.ones(self.cells, dtype=torch.bool)], -1).to(device)
@@ -86,7 +87,7 @@ class GridWorld:
         """Walks of the policy that takes each of the five actions with probability 1/5."""
         device = self._onto.device
         cell = torch.full((count,), self.start, device=device)
-        trail, taken = [cell], []
+        trail, taken = [cell], list[Tensor]()
         while len(taken) < self.max_moves:
             block = min(_BLOCK, self.max_moves - len(taken))
             draws = torch.randint(len(ACTIONS), (block, count), generator=generator, device=device)
@@ -137,7 +138,7 @@ class GridWorld:
         return inside
 
     def arrivals(self, visits: Tensor, cells: Tensor) -> Tensor:
-        """(walks, cells), (walks,) → (walks, 5) bool: the moves that may have led here, from a cell that was visited."""
+        """(walks, cells), (walks,) → (walks, 5) bool: the moves that may have led here, from a visited cell."""
         source = self._source[cells]
         from_there = (source >= 0) & (visits.gather(1, source.clamp(min=0)) > 0)
         return functional.pad(from_there, (0, 1))
@@ -156,7 +157,7 @@ class GridWorld:
         return steps[..., : self.cells].cumsum(0)
 
     def observe(self, visits: Tensor, cells: Tensor) -> Tensor:
-        """(walks, cells), (walks,) → (walks, 3, size, size): the path (0 or 1), the position (one-hot), the visit counts."""
+        """(walks, cells), (walks,) → (walks, 3, size, size): path (0 or 1), position (one-hot), visit counts."""
         position = torch.zeros_like(visits).scatter_(1, cells.unsqueeze(1), 1.0)
         return torch.stack([(visits > 0).to(visits.dtype), position, visits], 1).unflatten(2, (self.size, self.size))
 

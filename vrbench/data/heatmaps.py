@@ -10,7 +10,7 @@ _STOPS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 
 
 
 def heatmaps(planes: Tensor, side: int = 192, gap: int = 8) -> Tensor:
-    """(planes, rows, columns) non-negative → uint8 (height, width, 3): side by side on one colour scale, 0 to the maximum.
+    """(planes, rows, columns), none negative → uint8 (height, width, 3): side by side, on one colour scale from 0.
 
     A cell becomes a square so large that a plane's longer side has about `side` pixels; a white `gap` lies between.
     """

@@ -7,6 +7,7 @@ ends, gets the number after the last state. Actions 0 … ndim-1 add 1 to a coor
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -144,12 +145,14 @@ def _environment(ndim: int, height: int, reward: str, reward_params: dict[str, A
     """torchgfn's environment, imported here: it takes five seconds and would set multiprocessing's start method."""
     start_method = multiprocessing.get_start_method(allow_none=True)
     try:
-        from gfn.gym import HyperGrid
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch.jit, from its imports
+            from gfn.gym import HyperGrid
     except ImportError as error:
         raise ValueError(f"reward={reward}: needs torchgfn; install vrbench[gflownet]") from error
     finally:
         if start_method is None:
-            multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
+            multiprocessing.set_start_method(None, force=True)
     try:
         return HyperGrid(
             ndim=ndim, height=height, reward_fn_str=reward, reward_fn_kwargs=reward_params, validate_modes=False
@@ -163,11 +166,11 @@ def walk(grid: Grid, cumulative: Tensor, uniform: Tensor) -> tuple[Tensor, Tenso
 
     Args:
         grid: on the device of the tensors.
-        cumulative: (states + 1, ndim) running sums of the probabilities of the moves; what is left over is the stop, and
-            the last row, the sink's, is 0.
+        cumulative: (states + 1, ndim) running sums of the probabilities of the moves; what is left over is the stop,
+            and the last row, the sink's, is 0.
         uniform: (longest, walks) numbers in [0, 1).
 
-    Returns: states (longest + 1, walks), filled up with the sink, and actions (longest, walks), filled up with the stop.
+    Returns: states (longest + 1, walks) filled up with the sink, and actions (longest, walks) filled up with the stop.
     """
     steps, walks = uniform.shape
     children = grid.children.flatten()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 from typing import Literal
 
@@ -15,9 +16,9 @@ LARGEST_TABLE = 2**26
 class GFlowNetMLP(nn.Module):
     """Every head of a GFlowNet (policy logits, log flows) as one linear layer on a shared trunk.
 
-    `forward` takes (batch, *input_shape), one-hot or float, and returns (batch, output_dim); the task says which columns
-    are what. The default, two hidden layers of 256 with ReLU, is the network of torchgfn's HyperGrid examples with the
-    trunk shared between the forward and the backward policy (arXiv 2201.13259, section 5.1).
+    `forward` takes (batch, *input_shape), one-hot or float, and returns (batch, output_dim); the task says which
+    columns are what. The default, two hidden layers of 256 with ReLU, is the network of torchgfn's HyperGrid examples,
+    the trunk shared between the forward and the backward policy (arXiv 2201.13259, section 5.1).
 
     `log_z` (shape (1,), starts at 0) is the logarithm of the partition function that trajectory balance learns; the
     task gives it a learning rate of its own. Losses without it leave it frozen.
@@ -58,6 +59,8 @@ class GFlowNetMLP(nn.Module):
 class StateTable(nn.Module):
     """A row of `output_dim` free numbers for each cell of a grid, looked up by its one-hot coordinates."""
 
+    strides: Tensor
+
     def __init__(self, ndim: int, height: int, output_dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(height**ndim, output_dim))
@@ -82,14 +85,14 @@ class _Flat(nn.Module):
 
 def _mlp(inputs: int, hidden: int, layers: int, activation: type[nn.Module], outputs: int) -> nn.Sequential:
     widths = [inputs, *[hidden] * layers]
-    linears = [nn.Linear(width, after) for width, after in zip(widths, widths[1:], strict=False)]
+    linears = [nn.Linear(width, after) for width, after in pairwise(widths)]
     body = [module for linear in linears for module in (linear, activation())]
     return nn.Sequential(_Flat(linears[0]), *body, nn.Linear(hidden, outputs))
 
 
 def _table(input_shape: tuple[int, ...], output_dim: int) -> StateTable:
     if len(input_shape) != 2:
-        raise ValueError(f"tabular=true: needs one-hot states of shape (ndim, height), not {input_shape}; take tabular=false")
+        raise ValueError(f"tabular=true: needs states of shape (ndim, height), not {input_shape}; take tabular=false")
     ndim, height = input_shape
     if height**ndim * output_dim > LARGEST_TABLE:
         raise ValueError(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class GridWorldConv(nn.Module):
-    """3×3 convolutions (padding 1, ReLU) of the given widths, then one hidden layer, then all heads as one linear layer.
+    """3×3 convolutions (padding 1, ReLU) of the given widths, one hidden layer, all heads as one linear layer.
 
     (batch, planes, rows, columns) → (batch, output_dim). The heads (forward policy, backward policy, state flow) are
     columns of the output; the softplus that makes the flow positive is the task's. The paper has widths 32, 64, 128
