@@ -58,7 +58,7 @@ def test_two_optimizers_start_equal_and_see_the_same_batches() -> None:
     assert tasks[0].seen == tasks[1].seen
     assert len(tasks[0].seen) == 18
     assert tasks[0].seen[:6] != tasks[0].seen[6:12]
-    assert sorted(sum(tasks[0].seen[:6], [])) == list(range(24))
+    assert sorted(index for batch in tasks[0].seen[:6] for index in batch) == list(range(24))
 
 
 def test_another_seed_starts_elsewhere_in_another_order() -> None:

@@ -75,7 +75,7 @@ class StudyTable(Callback):
 
 
 def main() -> None:
-    """Entry point of `vrbench`. Exit codes: 0 done (diverged runs too), 2 wrong config, 1 broken, 128 + n by signal n."""
+    """Run `vrbench`. Exit codes: 0 done (diverged too), 2 wrong config, 1 broken run, 128 + n stopped by signal n."""
     if "HYDRA_FULL_ERROR" not in os.environ:
         os.environ.update({"HYDRA_FULL_ERROR": "1", ONE_LINE: "1"})  # Hydra then raises, and we say it in one line
     try:
@@ -194,7 +194,7 @@ def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:
     with _blame("task"):
         task.to(device)
     with _blame("model", f"does not fit task={info.choices['task']}: "):
-        weight, batch = task.probe_batches(2, 2)[0]
+        _, batch = task.probe_batches(2, 2)[0]
         with torch.no_grad():
             task.loss(model.eval(), batch, streams.generator("trial"))
     with _blame("optimizer"):

@@ -41,13 +41,15 @@ class Task(Protocol):
     metric: str
     """Key of the primary metric, with its split: `val/accuracy`. Trials and checkpoints are ranked by it."""
     direction: Literal["min", "max"]
-    input_shape: tuple[int, ...]
-    """Shape of one model input without the batch dimension: (channels, height, width) for images."""
     output_dim: int
     """Number of outputs: classes, vocabulary size, …"""
     batches_per_epoch: int
     units_per_batch: dict[str, int]
     """What a batch holds, for throughput: `{"images": 128}` is logged as `time/images_per_s`."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one model input without the batch dimension: (channels, height, width) for images."""
 
     def to(self, device: device) -> None:
         """Move the in-memory data to the training device, where whole batches are cut and augmented."""
