@@ -17,6 +17,9 @@ Images = tuple[Tensor]
 EVAL_SEED = 20_250_519
 """Seed of everything that evaluation and pictures draw: never the run's, so that two runs meet the same noise."""
 
+SAMPLED_TOGETHER = 64
+"""Images sampled in one batch: fixed, so that the training batch does not decide the noise they begin with."""
+
 
 class Diffusion:
     """Train a model to undo the noise of a diffusion process; sample images from it and measure them.
@@ -149,18 +152,19 @@ class Diffusion:
         spread = torch.arange(count) * self.process.timesteps // count
         timesteps = spread[torch.randperm(count, generator=generator)].to(self.device)
         chosen = (torch.arange(count) % len(pixels)).to(self.device)
-        for part in torch.arange(count).to(self.device).split(self.batch_size):
-            images = to_unit(pixels[chosen[part]])
-            noise = torch.randn(images.shape, generator=generator).to(self.device)
-            yield images, noise, timesteps[part]
+        noise = torch.randn((count, *self.input_shape), generator=generator)
+        for start in range(0, count, self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield to_unit(pixels[chosen[part]]), noise[part].to(self.device), timesteps[part]
 
     @torch.no_grad()
     def samples(self, model: nn.Module, count: int) -> Tensor:
         """Generated images float32 (count, C, H, W) in [-1, 1] from fixed noise; the first ones are always the same."""
         drawn = []
-        for number, size in enumerate(torch.arange(count).split(self.batch_size)):
-            generator = torch.Generator(self.device).manual_seed(EVAL_SEED + number)
-            drawn.append(self.sampler.sample(model, self.process, (len(size), *self.input_shape), generator))
+        for start in range(0, count, SAMPLED_TOGETHER):
+            generator = torch.Generator(self.device).manual_seed(EVAL_SEED + start)
+            shape = (min(SAMPLED_TOGETHER, count - start), *self.input_shape)
+            drawn.append(self.sampler.sample(model, self.process, shape, generator))
         return torch.cat(drawn)
 
     def probe_batches(self, size: int, microbatch: int) -> list[tuple[float, Images]]:

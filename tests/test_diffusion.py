@@ -236,7 +236,7 @@ def test_evaluation_is_the_same_to_the_last_digit() -> None:
     model = tiny().eval()
     first = task().evaluate(model, "val")
     torch.manual_seed(123)
-    assert task(batch_size=64, flip=True).evaluate(model, "val").keys() == first.keys()
+    assert task(batch_size=48, flip=True).evaluate(model, "val") == pytest.approx(first, rel=1e-5)
     assert task().evaluate(model, "val") == first
     assert task().evaluate(model, "test")["loss"] != first["loss"]
     buckets = [first[f"loss_t{number}"] for number in range(4)]
@@ -277,10 +277,10 @@ def test_probe_batches_weigh_their_share() -> None:
 @pytest.mark.parametrize("method", Sampler.METHODS)
 def test_samples_are_fixed_and_the_picture_shows_them(method: str) -> None:
     problem, model = task(sampler=Sampler(method, 4)), tiny().eval()
-    first = problem.samples(model, 40)
+    first = problem.samples(model, 70)
     torch.manual_seed(5)
-    assert torch.equal(problem.samples(model, 40), first)
-    assert torch.equal(problem.samples(model, 32), first[:32])
+    assert torch.equal(problem.samples(model, 70), first)
+    assert torch.equal(problem.samples(model, 64), first[:64])
     assert float(first.abs().max()) <= 1
     picture = problem.render(model)
     assert (picture.dtype, tuple(picture.shape)) == (torch.uint8, (2 * 34, 3 * 34, 3))  # 5 samples of 32 + 2 pixels
