@@ -46,8 +46,9 @@ class VRAdam(GatedOptimizer):
         maximize: climb instead of descending.
         foreach, fused: which form runs. `fused=True` is torch's fused AdamW kernel behind one extra pass over v and g;
             `foreach=True` torch's multi-tensor operations; both False the loop of the equations above. Both None, the
-            default, takes the fused form where the kernel exists, the CPU included, the foreach form under
-            torch.compile, and the loop where `differentiable` asks for it.
+            default, takes the fused form where the kernel exists, the CPU included, and the loop where `differentiable`
+            asks for it. Under torch.compile the foreach form stands in for the fused one: the compiler fuses it, and
+            the kernel has no description that the compiler could read.
         capturable: safe to record in a CUDA graph (step counters on the device).
         differentiable: gradients flow through the step; the loop form only.
 
@@ -213,7 +214,8 @@ def reference_update(
     moment.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     v_hat = velocity / (1 - beta1**t)
     m_hat = moment / (1 - beta2**t)
-    param.copy_(param * (1 - rate * weight_decay) - rate * v_hat / (m_hat.sqrt() + eps))
+    theta = param.clone() if torch.is_grad_enabled() else param
+    param.copy_(theta * (1 - rate * weight_decay) - rate * v_hat / (m_hat.sqrt() + eps))
 
 
 def foreach_update(
@@ -251,14 +253,14 @@ def _form(group: dict[str, Any], params: list[Tensor]) -> Literal["reference", "
     """Which form runs for this group; see the class's `foreach` and `fused`."""
     if group["differentiable"]:
         return "reference"
+    if _compiling() and (group["fused"] or group["foreach"] is not False):
+        return "foreach"
     if group["fused"]:
         return "fused"
     if group["foreach"]:
         return "foreach"
     if group["foreach"] is not None:
         return "reference"
-    if _compiling():
-        return "foreach"
     if group["fused"] is None and all(p.device.type in FUSED_DEVICES for p in params):
         return "fused"
     return "foreach" if all(p.device.type != "cpu" for p in params) else "reference"
