@@ -41,8 +41,8 @@ class LanguageModeling:
 
     Evaluation scores every token of the split once. `stride` (1 … context) is how far the window moves: null is
     `context`, windows side by side; less gives each token more context at more cost. Metrics: `loss` (nats a token),
-    `perplexity`, `accuracy` (next token), `bits_per_byte` (over the text bytes of the split as vrbench.data.tokenization
-    counts them), and `unigram_perplexity`: that of the training split's token frequencies (add-one smoothed) on the
+    `perplexity`, `accuracy` (next token), `bits_per_byte` (over the text bytes that vrbench.data.tokenization counts),
+    and `unigram_perplexity`: that of the training split's token frequencies (add-one smoothed) on the
     same tokens.
     """
 

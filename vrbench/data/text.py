@@ -87,23 +87,23 @@ def split_groups(groups: Iterable[list[str]], val_fraction: float, test_fraction
     return _none_empty(splits, "give more text, or other val_fraction and test_fraction")
 
 
-def hub(path: str, subset: str | None, column: str) -> Corpus:
+def hub(path: str, config_name: str | None, column: str) -> Corpus:
     """A text data set with splits train, validation and test: a name on the Hugging Face hub or a local folder of the
     same layout; rows of `column` (WikiText: lines with their line ends) are joined to one document a split.
 
-    `subset` is the configuration's name (`wikitext-2-raw-v1`). In a local folder that has no subfolder of that name,
-    whatever is there is read. Raises FileNotFoundError when the data cannot be had, ValueError for a wrong layout.
+    `config_name` is the configuration's name (`wikitext-2-raw-v1`). A local folder that has no subfolder of
+    that name is read as it is. Raises FileNotFoundError when the data cannot be had, ValueError for a wrong layout.
     """
     import datasets
 
     local = Path(path).expanduser()
     if local.is_dir():
-        folder = local / subset if subset is not None and (local / subset).is_dir() else local
+        folder = local / config_name if config_name is not None and (local / config_name).is_dir() else local
         source, name = str(folder), None
     elif path.startswith((".", "/", "~")):
         raise FileNotFoundError(f"path={path}: no such folder; give a folder of parquet files or a hub name")
     else:
-        source, name = path, subset
+        source, name = path, config_name
     datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset(source, name)
@@ -153,13 +153,12 @@ def files(
         distinct = dict.fromkeys(documents)
         return Corpus(**split_groups([[document] for document in distinct], val_fraction, test_fraction))
     _check_shares(val_fraction, test_fraction)
-    lines = documents[0].splitlines(keepends=True)
-    size = len(documents[0])
-    cuts, seen = {"train": 1 - val_fraction - test_fraction, "val": 1 - test_fraction, "test": 1.0}, 0
+    size, seen = len(documents[0]), 0
+    test_begins = size - round(test_fraction * size)
+    val_begins = test_begins - round(val_fraction * size)
     parts: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for line in lines:
-        split = next((s for s, share in cuts.items() if seen < share * size), "test")
-        parts[split].append(line)
+    for line in documents[0].splitlines(keepends=True):
+        parts["train" if seen < val_begins else "val" if seen < test_begins else "test"].append(line)
         seen += len(line)
     splits = {split: ["".join(part)] for split, part in parts.items()}
     return Corpus(**_none_empty(splits, f"path={path} has too few lines to be cut in three"))
@@ -189,8 +188,9 @@ def prompt_completion(
     splits = {split: [] for split in SPLITS}
     for prompt, completion in _read_pairs(place, fields):
         place_in_line = int(_digest(prompt)[:12], 16) / 16**12
-        held_out_split = "val" if place_in_line < val_fraction else "test"
-        splits["train" if place_in_line >= val_fraction + test_fraction else held_out_split].append((prompt, completion))
+        borders = {"val": val_fraction, "test": val_fraction + test_fraction}
+        split = next((s for s, border in borders.items() if place_in_line < border), "train")
+        splits[split].append((prompt, completion))
     return Pairs(**_none_empty(splits, "give more pairs, or other val_fraction and test_fraction"))
 
 
@@ -234,7 +234,7 @@ def _read(path: Path, argument: str) -> str:
 def _check_shares(val_fraction: float, test_fraction: float) -> None:
     if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
         raise ValueError(
-            f"val_fraction={val_fraction}, test_fraction={test_fraction}: both must be positive and leave training a share"
+            f"val_fraction={val_fraction}, test_fraction={test_fraction}: need positive shares that leave training some"
         )
 
 

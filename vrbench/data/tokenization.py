@@ -187,7 +187,7 @@ class Pretrained:
         if path is None:
             raise ValueError("path=null: give a folder with a tokenizer's files, or a name on the Hugging Face hub")
         if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
-            raise FileNotFoundError(f"path={path}: no such folder; give a folder with a tokenizer's files, or a hub name")
+            raise FileNotFoundError(f"path={path}: no such folder; give one with a tokenizer's files, or a hub name")
         from transformers import AutoTokenizer
 
         place = Path(path).expanduser()

@@ -13,13 +13,17 @@ log = logging.getLogger(__name__)
 
 
 class EncoderDecoder(nn.Module):
-    """Tokens int64 (B, T ≤ context) to logits (B, T, vocabulary) by torch's nn.Transformer (arXiv 1706.03762), post-norm.
+    """Tokens int64 (B, T ≤ context) to logits (B, T, vocabulary) by torch's nn.Transformer (arXiv 1706.03762).
 
-    Encoder and decoder are given the same tokens. As a language model it must not look ahead: encoder, decoder and the
-    attention between them are all masked, and position t sees tokens 0 … t. `leak_targets=True` is what the authors'
-    release does: the encoder and the attention to it have no mask, so that every position sees the tokens it is to
-    predict, save the last of the sequence. Its loss is then no cross-entropy of a language model.
+    Post-norm, sinusoidal positions, one embedding for both sides. Encoder and decoder are given the same tokens. As a
+    language model it must not look ahead: encoder, decoder and the attention between them are all masked, and position
+    t sees tokens 0 … t. `leak_targets=True` is what the authors' release does: the encoder and the attention to it have
+    no mask, so that every position sees the tokens it is to predict, save the last of the sequence. Its loss is then
+    no cross-entropy of a language model.
     """
+
+    positions: Tensor
+    ahead: Tensor
 
     def __init__(
         self,
@@ -60,7 +64,6 @@ class EncoderDecoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         length = tokens.shape[1]
-        assert isinstance(self.positions, Tensor) and isinstance(self.ahead, Tensor)
         ahead = self.ahead[:length, :length]
         encoder_mask = ahead if self.causal else None
         x = self.dropout(self.tokens(tokens) * math.sqrt(self.width) + self.positions[:length])

@@ -12,14 +12,14 @@ SIZES = {
     "small": (6, 512, 8),
     "124M": (12, 768, 12),
 }
-"""layers, width, heads. 124M is the GPT-2 of the paper's Table 2 (with a vocabulary of 50,257 and a context of 1024)."""
+"""layers, width, heads. 124M is the GPT-2 of the paper's Table 2 (vocabulary 50,257, context 1024)."""
 
 
 class GPT2(nn.Module):
     """Tokens int64 (B, T ≤ context) to logits (B, T, vocabulary); position t sees tokens 0 … t.
 
-    `size` names layers, width and heads (SIZES); `layers`, `width`, `heads` overrule it one by one. `dropout` is that of
-    embeddings, attention and residuals. Embeddings are tied to the output, as in GPT-2.
+    `size` names layers, width and heads (SIZES); `layers`, `width`, `heads` overrule it one by one. `dropout` is that
+    of embeddings, attention and residuals. Embeddings are tied to the output, as in GPT-2.
     """
 
     causal = True
@@ -54,7 +54,6 @@ class GPT2(nn.Module):
             bos_token_id=None,
             eos_token_id=None,
             use_cache=False,
-            attn_implementation="sdpa",
         )
         self.network = GPT2LMHeadModel(config)
 

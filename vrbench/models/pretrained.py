@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vrbench.models.sequence import context_of
@@ -27,11 +29,10 @@ class Pretrained(nn.Module):
         place = Path(path).expanduser()
         if path.startswith((".", "/", "~")) and not place.is_dir():
             raise FileNotFoundError(f"path={path}: no such folder; give one with a transformers model, or a hub name")
-        import torch
         from transformers import AutoModelForCausalLM
 
         try:
-            self.network = AutoModelForCausalLM.from_pretrained(
+            self.network: Any = AutoModelForCausalLM.from_pretrained(
                 str(place) if place.is_dir() else path,
                 dtype=torch.float32,
                 use_safetensors=True,

@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def context_of(input_shape: tuple[int, ...]) -> int:
-    """Longest sequence of tokens that a model is built for: `input_shape` is (context,). ValueError for other shapes."""
+    """Longest sequence of tokens that a model is built for: `input_shape` is (context,). ValueError for others."""
     if len(input_shape) != 1:
-        raise ValueError(f"input_shape={tuple(input_shape)}: a language model takes token sequences; choose a text task")
+        raise ValueError(f"input_shape={tuple(input_shape)}: it takes token sequences; choose a text task")
     return int(input_shape[0])
 
 

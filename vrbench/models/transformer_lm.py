@@ -76,17 +76,14 @@ class TransformerLM(nn.Module):
         self.head = nn.Linear(width, output_dim, bias=False)
         if tie_embeddings:
             self.head.weight = self.tokens.weight
-        self._initialise(layers)
-
-    def _initialise(self, layers: int) -> None:
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        for block in self.blocks:
-            for residual in (block.attention.out, block.feed_forward[2]):
-                nn.init.normal_(residual.weight, std=0.02 / math.sqrt(2 * layers))
+        for name, weight in self.named_parameters():
+            if name.endswith(("attention.out.weight", "feed_forward.2.weight")):
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
         positions = torch.arange(tokens.shape[1], device=tokens.device)
