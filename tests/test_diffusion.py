@@ -15,11 +15,16 @@ from scipy.linalg import sqrtm
 from torch import Generator, Tensor, nn
 
 import tasks.image_quality as image_quality
+from optimizers.vradam import VRAdam
 from tasks.diffusion import Diffusion
 from tasks.diffusion_process import PREDICTIONS, DiffusionProcess, Sampler
 from tasks.image_quality import ImageQuality, frechet_distance, moments, nearest_distances, to_unit
+from vrbench.contracts import RunInfo, TrainerSettings
 from vrbench.data.images import ImageData, digits
 from vrbench.models.unet_tiny import TinyUNet
+from vrbench.randomness import Streams
+from vrbench.trainer import Stopped, Trainer
+from vrbench.writer import RunWriter
 
 ROOT = Path(__file__).parents[1]
 MNIST = ROOT / "../shared/data/mnist"
@@ -479,6 +484,42 @@ def test_a_run_leaves_metrics_and_a_picture(vrbench: Call, tmp_path: Path) -> No
     assert metrics.keys() == {f"{split}/{key}" for split in ("val", "test") for key in keys}
     assert sorted(path.name for path in folder.glob("*.png")) == ["samples-0000006.png", "samples.png"]
     assert Image.open(folder / "samples.png").size == (68, 68)
+
+
+def live_trainer() -> Trainer:
+    """Ten steps of a small problem with VRAdam and averaged weights, from the same beginning at every call."""
+    streams = Streams(3)
+    problem = task(quality=ImageQuality(16, ["test"], kept_digits(), None), process=process(min_snr_gamma=5.0))
+    model = tiny()
+    settings = TrainerSettings(
+        epochs=None, max_steps=10, accumulate=1, clip_norm=None, precision="float32", channels_last=False,
+        compile=False, ema_decay=0.8, log_every=2, eval_every=5, render_every=None, checkpoint_seconds=1e9,
+        device="cpu", threads=None,
+    )  # fmt: skip
+    optimizer = VRAdam(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return Trainer(settings, problem, model, optimizer, schedule, {}, streams)
+
+
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
+    def fit(name: str, stop_after: int) -> tuple[dict[str, Any], Trainer]:
+        trainer = live_trainer()
+        info = RunInfo("0", "0", name, "s", tmp_path / name, {}, {}, 3)
+        with RunWriter.open(info, {}, force=False, device="cpu", threads=1) as writer:
+            return trainer.fit(writer, lambda: trainer.step >= stop_after), trainer
+
+    whole, unbroken = fit("whole", 99)
+    with pytest.raises(Stopped):
+        fit("broken", 7)
+    torch.manual_seed(12345)
+    resumed, second = fit("broken", 99)
+    assert whole["metrics"] == resumed["metrics"]
+    assert {"test/frechet_distance", "test/loss_t3", "val/bits_per_dim"} <= whole["metrics"].keys()
+    for ours, theirs in ((unbroken.model, second.model), (unbroken.measured_model, second.measured_model)):
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert not torch.equal(next(unbroken.model.parameters()), next(unbroken.measured_model.parameters()))
+    pictures = [(tmp_path / name / "samples.png").read_bytes() for name in ("whole", "broken")]
+    assert pictures[0] == pictures[1]
 
 
 @pytest.mark.parametrize(
