@@ -119,6 +119,8 @@ class Trainer:
         self._order = torch.Generator("cpu")
         self._batches: Iterator[Batch] = iter(())
         self._next_batch = 0
+        for probe in self.probes.values():
+            probe.attach(Training(model, optimizer, task, streams, self.device, self.total_steps))
 
     # ---- the run ----------------------------------------------------------------------------------------------------
 
@@ -129,8 +131,6 @@ class Trainer:
         """
         state = writer.resume(self.total_steps)
         self.clock = Clock({"train": 0.0, "eval": 0.0, "probe": 0.0, "records": 0.0})
-        for probe in self.probes.values():
-            probe.attach(Training(self.model, self.optimizer, self.task, self.streams, self.device, self.total_steps))
         if state is not None:
             self._restore(state)
         self._train_mode()
