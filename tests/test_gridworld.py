@@ -277,7 +277,7 @@ def test_the_mlp_fits_too_and_the_picture_shows_eight_walks():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": 1}, "size=1: must be 2 or more"),
+        ({"size": 1}, "size=1: must be between 2 and 16"),
         ({"max_moves": 0}, "max_moves=0: must be 1 or more"),
         ({"reward_temperature": 0.0}, "reward_temperature=0.0"),
         ({"reward_weights": {**WEIGHTS, "lines": -1.0}}, "reward_weights=.*none may be negative"),

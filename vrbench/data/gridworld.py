@@ -7,7 +7,7 @@ raised by the number of cells and stays so, which makes a move one table lookup,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,9 @@ from torch.nn import functional
 ACTIONS = ("up", "right", "down", "left", "stop")
 STOP = 4
 _STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
-_BLOCK = 16
-"""Moves drawn ahead for random walks, and between two looks at whether all walks have stopped."""
+_FIRST_BLOCK, _BLOCK = 32, 8
+"""Moves of random walks that are drawn at once, multiples of four: few walks are longer than the first block."""
+LARGEST = 16
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Walks:
 class GridWorld:
     """The rules: moves, masks, rewards and what a policy is shown.
 
-    Raises ValueError for a size below 2, no moves, or a reward that may be 0 or less.
+    Raises ValueError for a size below 2 or above 16, no moves, or a reward that may be 0 or less.
     """
 
     def __init__(self, size: int, max_moves: int, weights: RewardWeights, device: torch.device | str = "cpu") -> None:
-        if size < 2:
-            raise ValueError(f"size={size}: must be 2 or more")
+        if not 2 <= size <= LARGEST:
+            raise ValueError(f"size={size}: must be between 2 and {LARGEST}")
         if max_moves < 1:
             raise ValueError(f"max_moves={max_moves}: must be 1 or more")
         if min(weights.lines, weights.coverage, weights.novelty, weights.symmetry) < 0:
@@ -76,6 +77,16 @@ class GridWorld:
         self._onto = torch.cat([torch.cat([cells, parked]) for cells in [*onto, parked]]).to(device)
         self._inside = torch.stack([*inside, torch.ones(self.cells, dtype=torch.bool)], -1).to(device)
         self._source = torch.stack(source, -1).to(device)
+        four = torch.arange(2 * self.cells)
+        for _ in range(4):  # four[abcd, cell]: the moves a, b, c, d one after the other
+            four = self._onto.cpu().view(len(ACTIONS), -1)[:, four].transpose(0, -2).flatten(0, -2)
+        self._four = four.flatten().to(device)
+        self._moves_of_four = torch.cartesian_prod(*[torch.arange(len(ACTIONS))] * 4).T.contiguous().to(device)
+        powers = 2.0 ** torch.arange(size)
+        in_row = functional.one_hot(row, size) * powers[column].unsqueeze(1)
+        in_column = functional.one_hot(column, size) * powers[row].unsqueeze(1)
+        self._line_codes = torch.cat([in_row, in_column], 1).to(device)
+        self._line_worth = self._worth_of_lines().to(device)
 
     # ---- moves ------------------------------------------------------------------------------------------------------
 
@@ -84,21 +95,31 @@ class GridWorld:
         return self._onto.index_select(0, cells.add(actions, alpha=2 * self.cells))
 
     def random_walks(self, count: int, generator: Generator) -> Walks:
-        """Walks of the policy that takes each of the five actions with probability 1/5."""
-        device = self._onto.device
+        """Walks of the policy that takes each of the five actions with probability 1/5.
+
+        What is drawn does not depend on where a walk is, so four moves are one lookup in a table of their composition,
+        and the cells between are filled in for all times at once.
+        """
+        device, width = self._onto.device, 2 * self.cells
         cell = torch.full((count,), self.start, device=device)
-        trail, taken = [cell], list[Tensor]()
-        while len(taken) < self.max_moves:
-            block = min(_BLOCK, self.max_moves - len(taken))
-            draws = torch.randint(len(ACTIONS), (block, count), generator=generator, device=device)
-            offsets = draws * (2 * self.cells)
-            for offset in offsets.unbind():
-                cell = self._onto.index_select(0, cell + offset)
-                trail.append(cell)
-            taken.extend(draws.unbind())
+        trail, taken = [cell.unsqueeze(0)], list[Tensor]()
+        for block in _blocks(self.max_moves):
+            quads = torch.randint(len(ACTIONS) ** 4, (block // 4, count), generator=generator, device=device)
+            moves = self._moves_of_four.index_select(1, quads.flatten())
+            ends = [cell]
+            for quad in (quads * width).unbind():
+                ends.append(self._four.index_select(0, ends[-1] + quad))
+            cell = ends[-1]
+            after = [torch.cat(ends[:-1])]
+            for offset in (moves[:3] * width).unbind():
+                after.append(self._onto.index_select(0, after[-1] + offset))
+            after.append(torch.cat(ends[1:]))
+            trail.append(torch.stack(after[1:]).view(4, -1, count).transpose(0, 1).flatten(0, 1))
+            taken.append(moves.view(4, -1, count).transpose(0, 1).flatten(0, 1))
             if bool((cell >= self.cells).all()):
                 break
-        return Walks(torch.stack(trail), torch.stack(taken))
+        cells, actions = torch.cat(trail), torch.cat(taken)
+        return Walks(cells[: self.max_moves + 1], actions[: self.max_moves])
 
     def policy_walks(
         self, probabilities: Callable[[Tensor, Tensor, int], Tensor], count: int, generator: Generator
@@ -163,25 +184,23 @@ class GridWorld:
 
     def rewards(self, visits: Tensor) -> Tensor:
         """(walks, cells) visit counts → (walks,) rewards, above 0; see `RewardWeights`."""
-        weights, size, half = self.weights, self.size, self.size // 2
-        filled = visits > 0
-        count = filled.sum(1)
-        plane = filled.view(-1, size, size)
-        runs = visits.new_zeros(())
-        if size > 2:
-            across = plane[:, :, :-2] & plane[:, :, 1:-1] & plane[:, :, 2:]
-            along = plane[:, :-2] & plane[:, 1:-1] & plane[:, 2:]
-            runs = across.flatten(1).sum(1) + along.flatten(1).sum(1)
-        # A pair of mirror cells differs or not; the middle line of an odd grid is its own mirror image.
-        left_right = plane[:, :, :half] ^ plane[:, :, size - half :].flip(2)
-        up_down = plane[:, :half] ^ plane[:, size - half :].flip(1)
-        unequal = left_right.flatten(1).sum(1) + up_down.flatten(1).sum(1)
-        return (
-            (weights.lines / 10) * runs
-            + (weights.coverage / self.cells) * count
-            + weights.novelty * count / visits.sum(1)
-            + weights.symmetry * (1 - unequal / self.cells)
-        )
+        filled = (visits > 0).to(visits.dtype)
+        lines = self._line_worth.to(visits.dtype)[(filled @ self._line_codes.to(visits.dtype)).long()].sum(1)
+        share = filled.sum(1) * (self.weights.novelty / visits.sum(1))
+        return self.weights.symmetry + lines + share
+
+    def _worth_of_lines(self) -> Tensor:
+        """(2^size,): what a row or a column adds to the reward, by its filled cells read as a binary number.
+
+        Every cell is in one row and one column; a pair of cells that are not each other's mirror image costs symmetry.
+        """
+        size, half = self.size, self.size // 2
+        filled = torch.arange(2**size).unsqueeze(1) >> torch.arange(size) & 1
+        runs = (filled[:, :-2] & filled[:, 1:-1] & filled[:, 2:]).sum(1)
+        unequal = (filled[:, :half] ^ filled[:, size - half :].flip(1)).sum(1)
+        weights = self.weights
+        coverage, symmetry = weights.coverage / (2 * self.cells), weights.symmetry / self.cells
+        return weights.lines / 10 * runs.double() + coverage * filled.sum(1) - symmetry * unequal
 
 
 def diversity(visits: Tensor) -> Tensor:
@@ -190,6 +209,13 @@ def diversity(visits: Tensor) -> Tensor:
     filled = (visits > 0).sum(0).double()
     pairs = walks * (walks - 1) / 2
     return (filled * (walks - filled)).sum() / (max(pairs, 1) * cells)
+
+
+def _blocks(moves: int) -> Iterator[int]:
+    """How many moves to draw at a time, until there are enough."""
+    yield _FIRST_BLOCK
+    for _ in range(_FIRST_BLOCK, moves, _BLOCK):
+        yield _BLOCK
 
 
 def _within(rows: Tensor, columns: Tensor, size: int) -> Tensor:
