@@ -108,11 +108,12 @@ def test_every_model_maps_images_to_logits_in_both_memory_formats(build, shape):
         (lambda: MLP((1, 8, 8), 10, [0], "relu"), r"hidden=\[0\]: "),
         (lambda: MLP((1, 8, 8), 10, [8], "swish"), "activation=swish: choose one of relu, tanh"),
         (lambda: DeeperCNN((3, 7, 32), 10, [64, 128, 256], 512), r"channels=.* at least 8×8 pixels .*\(3, 7, 32\)"),
-        (lambda: DeeperCNN((65,), 10, [64, 128, 256], 512), "channels=.* take model=mlp"),
+        (lambda: DeeperCNN((65,), 10, [64, 128, 256], 512), r"input shape \(65,\): it takes images"),
         (lambda: DeeperCNN((3, 32, 32), 10, [], 512), r"channels=\[\]"),
         (lambda: CifarResNet((3, 32, 32), 10, 18, 16), r"depth=18: give 6n \+ 2"),
         (lambda: CifarResNet((3, 3, 3), 10, 32, 16), r"input shape \(3, 3, 3\): .* 4×4"),
         (lambda: resnet18((3, 16, 16), 10, "imagenet"), "stem=imagenet: needs .* 32×32"),
+        (lambda: resnet18((64,), 10, "cifar"), r"input shape \(64,\): it takes images"),
         (lambda: resnet18((3, 16, 16), 10, "tiny"), "stem=tiny: choose cifar"),
     ],
 )

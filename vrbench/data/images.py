@@ -132,6 +132,8 @@ def hub_images(
     Raises ValueError (one sentence that begins with the argument's name) for a path that is no data set, an unknown
     column or split, labels that are no class numbers, an image that cannot be decoded, and for arguments out of range.
     """
+    if not isinstance(path, str):
+        raise ValueError(f"path={path}: give a name on the Hugging Face hub or a local folder")
     check_fraction("val_fraction", val_fraction)
     check_seed("split_seed", split_seed)
     check_size("train_size", train_size)
@@ -209,14 +211,14 @@ def _table(path: str, sources: datasets.DatasetDict, key: str, split: str) -> da
     return sources[split]
 
 
-def _column(table: datasets.Dataset, key: str, column: str) -> None:
+def _check_column(table: datasets.Dataset, key: str, column: str) -> None:
     if column not in table.column_names:
         raise ValueError(f"{key}={column}: the data set has the columns {', '.join(table.column_names)}")
 
 
 def _labels(table: datasets.Dataset, split: str, column: str) -> Tensor:
     """The labels of a whole split, int64; refuses what is not an integer class number."""
-    _column(table, "label_column", column)
+    _check_column(table, "label_column", column)
     values = table.select_columns([column]).with_format("arrow")[:].column(column)
     if not str(values.type).startswith(("int", "uint")):
         raise ValueError(f"label_column={column}: holds {values.type}, and class numbers are needed")
@@ -239,7 +241,7 @@ def _classes(table: datasets.Dataset, column: str, labels: list[Tensor]) -> int:
 def _pixels(path: str, table: datasets.Dataset, column: str, rows: Tensor, wanted: PixelFormat) -> Tensor:
     import datasets
 
-    _column(table, "image_column", column)
+    _check_column(table, "image_column", column)
     if not isinstance(table.features[column], datasets.Image):
         raise ValueError(f"image_column={column}: holds {table.features[column]}, not images")
     encoded = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
@@ -279,6 +281,8 @@ def image_folder(
     Raises ValueError or FileNotFoundError (one sentence that begins with the argument's name) for a path that holds no
     such folders, classes that differ between splits, an image that cannot be decoded, and for arguments out of range.
     """
+    if not isinstance(path, str):
+        raise ValueError(f"path={path}: give a local folder")
     check_fraction("val_fraction", val_fraction)
     check_fraction("test_fraction", test_fraction)
     check_seed("split_seed", split_seed)

@@ -20,7 +20,11 @@ class DeeperCNN(nn.Module):
         if not channels or not all(isinstance(width, int) and width >= 1 for width in (*channels, hidden)):
             raise ValueError(f"channels={channels}, hidden={hidden}: give whole widths of at least 1")
         smallest = 2 ** len(channels)
-        if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
+        if len(input_shape) != 3:
+            raise ValueError(
+                f"input shape {tuple(input_shape)}: it takes images (channels, height, width); choose another model"
+            )
+        if min(input_shape[1:]) < smallest:
             raise ValueError(
                 f"channels={list(channels)}: {len(channels)} blocks halve an image each, so the model needs at least "
                 f"{smallest}×{smallest} pixels and got the input shape {tuple(input_shape)}; "

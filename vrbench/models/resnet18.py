@@ -17,9 +17,13 @@ def resnet18(input_shape: tuple[int, ...], output_dim: int, stem: str) -> nn.Mod
     smallest = {"cifar": 8, "imagenet": 32}
     if stem not in smallest:
         raise ValueError(f"stem={stem}: choose cifar (small images) or imagenet")
-    if len(input_shape) != 3 or min(input_shape[1:]) < smallest[stem]:
+    if len(input_shape) != 3:
         raise ValueError(
-            f"stem={stem}: needs (channels, height, width) of at least {smallest[stem]}×{smallest[stem]} pixels and "
+            f"input shape {tuple(input_shape)}: it takes images (channels, height, width); choose another model"
+        )
+    if min(input_shape[1:]) < smallest[stem]:
+        raise ValueError(
+            f"stem={stem}: needs images of at least {smallest[stem]}×{smallest[stem]} pixels and "
             f"got the input shape {tuple(input_shape)}; take stem=cifar or model=mlp"
         )
     from torchvision.models import resnet18 as build

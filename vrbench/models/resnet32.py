@@ -24,8 +24,8 @@ class CifarResNet(nn.Module):
             raise ValueError(f"width={width}: give at least 1 channel")
         if len(input_shape) != 3 or min(input_shape[1:]) < 4:
             raise ValueError(
-                f"input shape {tuple(input_shape)}: this network halves an image twice and needs (channels, height, "
-                "width) of at least 4×4 pixels; take model=mlp"
+                f"input shape {tuple(input_shape)}: it takes images (channels, height, width) of at least 4×4 pixels; "
+                "choose another model"
             )
         blocks = (depth - 2) // 6
         self.conv = nn.Conv2d(input_shape[0], width, 3, padding=1, bias=False)
