@@ -111,7 +111,9 @@ def compare(
 DEFAULTS: dict[str, Any] = {
     "epochs": None,
     "max_steps": None,
+    "fraction": 1.0,
     "accumulate": 1,
+    "zero_grad": True,
     "clip_norm": None,
     "precision": "float32",
     "channels_last": False,

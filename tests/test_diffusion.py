@@ -333,6 +333,22 @@ def test_refuses_what_cannot_work(make: Callable[[], object], says: str) -> None
         make()
 
 
+def test_it_learns() -> None:
+    problem, model = task(quality=ImageQuality(128, ["val"], kept_digits(), None), sampler=Sampler("ddim", 10)), tiny()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    before = problem.evaluate(model, "val")
+    for epoch in range(3):
+        for number, batch in enumerate(problem.train_batches(seeded(epoch), seeded(0))):
+            optimizer.zero_grad()
+            loss, _ = problem.loss(model, batch, seeded(100 * epoch + number))
+            loss.backward()
+            optimizer.step()
+    after = problem.evaluate(model, "val")
+    assert after["loss"] < 0.7 * before["loss"]
+    assert after["bits_per_dim"] < before["bits_per_dim"]
+    assert after["frechet_distance"] < before["frechet_distance"]
+
+
 def test_one_timestep_is_enough() -> None:
     problem = task(process=process(timesteps=1), sampler=Sampler("ddim", 1), buckets=1)
     assert np.isfinite(list(problem.evaluate(tiny().eval(), "val").values())).all()
@@ -370,9 +386,9 @@ def kept_digits() -> str:
 
 def test_the_kept_classifier_is_what_its_name_says_and_knows_digits_from_noise(tmp_path: Path) -> None:
     path = image_quality.KEPT / f"{kept_digits()}.pt"
-    net = image_quality.load_feature_net(path, 1, 10)
-    assert path.stem == f"digits-{image_quality.weights_hash(net.state_dict())[:8]}"
     data = digits_data()
+    net = image_quality.load_feature_net(path, data)
+    assert path.stem == f"digits-{image_quality.weights_hash(net.state_dict())[:8]}"
     _, logits = net(to_unit(data.images["test"]))
     assert float((logits.argmax(1) == data.labels["test"]).float().mean()) > 0.97
     _, noise_logits = net(torch.randn(300, 1, 8, 8, generator=seeded(0)).clamp(-1, 1))
@@ -383,16 +399,18 @@ def test_the_kept_classifier_is_what_its_name_says_and_knows_digits_from_noise(t
     stored["weights"]["head.bias"][0] += 1e-3
     torch.save(stored, tmp_path / "bad.pt")
     with pytest.raises(ValueError, match="do not match its hash"):
-        image_quality.load_feature_net(tmp_path / "bad.pt", 1, 10)
+        image_quality.load_feature_net(tmp_path / "bad.pt", data)
     (tmp_path / "torn.pt").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="unreadable"):
-        image_quality.load_feature_net(tmp_path / "torn.pt", 1, 10)
-    with pytest.raises(ValueError, match="other images or classes"):
-        image_quality.load_feature_net(path, 3, 10)
+        image_quality.load_feature_net(tmp_path / "torn.pt", data)
+    wide = ImageData({key: part.repeat(1, 1, 2, 1) for key, part in data.images.items()}, data.labels, 10)
+    with pytest.raises(ValueError, match=r"was made for .* \[1, 8, 8, 10\], not for \[1, 8, 16, 10\]"):
+        task(data=wide, quality=ImageQuality(16, ["val"], kept_digits(), None))
 
 
 def test_quality_tells_real_images_noise_and_copies_apart() -> None:
     data, quality = digits_data(), ImageQuality(256, ["val"], kept_digits(), None)
+    quality.check(data)
     held_out = quality.measure(to_unit(data.images["test"]), data, "val")
     copies = quality.measure(to_unit(data.images["train"][:256]), data, "val")
     noise = quality.measure(torch.randn(256, 1, 8, 8, generator=seeded(0)).clamp(-1, 1), data, "val")
@@ -439,6 +457,7 @@ def test_fid_is_torchmetrics_and_refused_where_its_network_cannot_be_had(monkeyp
     metric = FrechetInceptionDistance(feature=Brightness(), normalize=False)
     monkeypatch.setattr(image_quality, "inception_fid", lambda layer: metric)
     quality = ImageQuality(64, ["val"], kept_digits(), fid=64)
+    quality.check(data)
     images = to_unit(data.images["test"][:64])
     real = to_unit(data.images["val"][:64])
     features = [Brightness()((x + 1) / 2) for x in (images, real)]
@@ -493,7 +512,7 @@ def live_trainer() -> Trainer:
     model = tiny()
     settings = TrainerSettings(
         epochs=None, max_steps=10, accumulate=1, clip_norm=None, precision="float32", channels_last=False,
-        compile=False, ema_decay=0.8, log_every=2, eval_every=5, render_every=None, checkpoint_seconds=1e9,
+        compile=False, fraction=1.0, zero_grad=True, ema_decay=0.8, log_every=2, eval_every=5, render_every=None, checkpoint_seconds=1e9,
         device="cpu", threads=None,
     )  # fmt: skip
     optimizer = VRAdam(model.parameters(), lr=1e-2)

@@ -275,6 +275,24 @@ def test_max_steps_wins_over_epochs() -> None:
     assert settings(epochs=3).total_steps(10) == 30
     assert settings(epochs=3, accumulate=4).total_steps(10) == 7
     assert settings(epochs=3, max_steps=100).total_steps(10) == 100
+    assert settings(epochs=3, max_steps=100, fraction=0.25).total_steps(10) == 25
+    assert settings(epochs=1, fraction=0.001).total_steps(10) == 1
+
+
+def test_gradients_add_up_only_when_asked_to() -> None:
+    kept = trainer(zero_grad=False, max_steps=3, lr=0.0)
+    with pytest.warns(UserWarning, match="trainer.zero_grad=false: gradients add up"):
+        fit(kept)
+    order, augment = kept.streams.generator("order"), torch.Generator()
+    batches = ToyTask().train_batches(order, augment)
+    model = nn.Linear(3, 1)
+    model.load_state_dict({key.removeprefix("0."): value for key, value in kept.model.state_dict().items()})
+    for number in range(3):
+        kept.streams.reseed(augment, "augment", number)
+        x, y = next(batches)
+        (model(x) - y).square().mean().backward()
+    for ours, summed in zip(kept.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, summed.grad)
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -84,7 +84,9 @@ def settings(**changes: Any) -> TrainerSettings:
     plain: dict[str, Any] = {
         "epochs": 3,
         "max_steps": None,
+        "fraction": 1.0,
         "accumulate": 1,
+        "zero_grad": True,
         "clip_norm": None,
         "precision": "float32",
         "channels_last": False,

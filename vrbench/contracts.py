@@ -172,7 +172,9 @@ class TrainerSettings:
 
     epochs: Annotated[int | None, Field(ge=1)]
     max_steps: Annotated[int | None, Field(ge=1)]
+    fraction: Annotated[float, Field(gt=0, le=1)]
     accumulate: Annotated[int, Field(ge=1)]
+    zero_grad: bool
     clip_norm: Annotated[float | None, Field(gt=0)]
     precision: Literal["float32", "bfloat16"]
     channels_last: bool
@@ -192,8 +194,9 @@ class TrainerSettings:
         return self
 
     def total_steps(self, batches_per_epoch: int) -> int:
-        """Optimizer steps of the whole run; `max_steps` wins over `epochs`."""
-        if self.max_steps is not None:
-            return self.max_steps
-        assert self.epochs is not None
-        return max(1, self.epochs * batches_per_epoch // self.accumulate)
+        """Optimizer steps of the whole run; `max_steps` wins over `epochs`, `fraction` cuts either."""
+        whole = self.max_steps
+        if whole is None:
+            assert self.epochs is not None
+            whole = self.epochs * batches_per_epoch // self.accumulate
+        return max(1, round(self.fraction * whole))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -134,6 +135,8 @@ class Trainer:
         if state is not None:
             self._restore(state)
         self._train_mode()
+        if not self.settings.zero_grad:
+            warnings.warn("trainer.zero_grad=false: gradients add up over the whole run", stacklevel=2)
         self._mark = (self.step, self.clock.seconds["train"])
         saved_at = time.monotonic()
         diverged = False
@@ -207,7 +210,8 @@ class Trainer:
 
     def _backward(self, batches: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
         """Fresh gradients of the mean loss over the batches; the same noise however often it is called in a step."""
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.settings.zero_grad:
+            self.optimizer.zero_grad(set_to_none=True)
         total: Tensor | None = None
         for number, batch in enumerate(batches, self.step * self.settings.accumulate):
             self.streams.reseed(self._noise, "noise", number)
@@ -221,12 +225,16 @@ class Trainer:
         return total, metrics
 
     def _update(self, batches: list[Batch]) -> None:
+        """The optimizer's step; a two-step one takes its second gradients on the same batches with the same noise."""
+
+        def again() -> Tensor:
+            loss, _ = self._backward(batches)
+            self._clip()
+            return loss
+
         self._clip()
         if self.able.two_step:
-            self.optimizer.first_step(zero_grad=True)  # type: ignore[attr-defined]
-            self._backward(batches)
-            self._clip()
-            self.optimizer.second_step(zero_grad=False)  # type: ignore[attr-defined]
+            self.optimizer.step(again)  # type: ignore[arg-type]
         else:
             self.optimizer.step()
 
