@@ -40,7 +40,7 @@ class Pairs:
 def pydoc(val_fraction: float, test_fraction: float) -> Corpus:
     """The reference text that ships with CPython (`pydoc_data.topics`): some 79 topics, 65,000 words, no download.
 
-    Topics quote one another at length (a sixth of the text stands in two topics or more), so topics that share a
+    Topics quote one another at length (17 % of the text repeats paragraphs of another), so topics that share a
     paragraph of 40 characters or more form one family and a family is never split. The text differs a little between
     Python versions, and with it every figure: compare runs of one version.
     """

@@ -30,9 +30,12 @@ class Pretrained(nn.Module):
         if path.startswith((".", "/", "~")) and not place.is_dir():
             raise FileNotFoundError(f"path={path}: no such folder; give one with a transformers model, or a hub name")
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
         try:
-            self.network: Any = AutoModelForCausalLM.from_pretrained(
+            network: Any = AutoModelForCausalLM.from_pretrained(
                 str(place) if place.is_dir() else path,
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -43,13 +46,14 @@ class Pretrained(nn.Module):
                 f"path={path}: no causal language model can be loaded from there "
                 f"({str(error).strip().splitlines()[0]}); give a folder with its files, or go online"
             ) from error
-        vocabulary = self.network.get_input_embeddings().num_embeddings
+        self.network = network
+        vocabulary = network.get_input_embeddings().num_embeddings
         if vocabulary < output_dim:
             raise ValueError(
                 f"path={path}: knows {vocabulary} tokens, the task has {output_dim}; give the task the model's own "
                 f"tokenizer (task/tokenizer=pretrained)"
             )
-        longest = getattr(self.network.config, "max_position_embeddings", None)
+        longest = getattr(network.config, "max_position_embeddings", None)
         if longest is not None and context > longest:
             raise ValueError(f"path={path}: reads at most {longest} tokens; set task.context={longest} or less")
 
