@@ -172,9 +172,10 @@ class GatedOptimizer(Optimizer):
         lists: list[list[Tensor]] = [[] for _ in range(2 + len(self.state_names))]
         self._init_group(group, *lists)
         params = lists[0]
+        sharded = any(hasattr(kind, "to_local") for kind in set(map(type, params)))
         kinds: dict[Any, list[int]] = {}
         for i, p in enumerate(params):
-            kinds.setdefault((p.device, p.dtype, _sharding(p)), []).append(i)
+            kinds.setdefault((p.device, p.dtype, _sharding(p) if sharded else None), []).append(i)
         found = []
         for (_, dtype, sharding), index in kinds.items():
             own = lists if len(kinds) == 1 else [[column[i] for i in index] for column in lists]
@@ -194,7 +195,7 @@ class GatedOptimizer(Optimizer):
 
         (The name and the lists are those of torch's own optimizers: torch.compile runs this method as it is.)
         """
-        names = self.state_names
+        columns = list(zip(self.state_names, state, strict=True))
         for p in group["params"]:
             grad = p.grad
             if grad is None:
@@ -206,7 +207,7 @@ class GatedOptimizer(Optimizer):
                 own.update(self.init_state(group, p))
             params.append(p)
             grads.append(grad)
-            for name, column in zip(names, state, strict=True):
+            for name, column in columns:
                 column.append(own[name])
 
 

@@ -284,8 +284,10 @@ def _kernel_layout(*lists: list[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
 
     Autograd lays a gradient out as its parameter, so this seldom has to copy; what the copies become is copied back.
     """
-    odd = [i for i, row in enumerate(zip(*lists, strict=True)) if not all(x.is_contiguous() for x in row)]
-    odd = [i for i in odd if not all(x.is_contiguous() for x in in_memory_order(tuple(column[i] for column in lists)))]
+    odd: list[int] = []
+    if not all(all(map(Tensor.is_contiguous, column)) for column in lists):
+        rows = [in_memory_order(row) for row in zip(*lists, strict=True)]
+        odd = [i for i, row in enumerate(rows) if not all(map(Tensor.is_contiguous, row))]
     if not odd:
         yield lists
         return

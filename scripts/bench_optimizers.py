@@ -1,0 +1,172 @@
+"""Step time and memory of VRAdam against torch's AdamW, form by form: `make bench-optim`.
+
+Two optimizers of one form run in one process, a step each in turn, so that whatever else the machine does falls on both
+alike. A ratio is the median over rounds of (VRAdam's step / the step of AdamW in the same form just before);
+peak memory is what parameters, gradients and state hold plus the most that a step allocates on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from optimizers import VRAdam
+
+FORMS: dict[str, dict[str, bool]] = {
+    "for-loop": {"foreach": False, "fused": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
+
+
+def resnet18() -> list[torch.Size]:
+    from torchvision.models import resnet18 as build
+
+    return [p.shape for p in build().parameters()]
+
+
+def small_layers() -> list[torch.Size]:
+    return [torch.Size((64, 64))] * 200
+
+
+def transformer() -> list[torch.Size]:
+    layer = nn.TransformerEncoderLayer(512, 8, 2048)
+    model = nn.ModuleList([nn.Embedding(10_000, 512), nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)])
+    return [p.shape for p in model.parameters()]
+
+
+SHAPES: dict[str, Callable[[], list[torch.Size]]] = {
+    "resnet18": resnet18,
+    "200 of 64x64": small_layers,
+    "transformer 24M": transformer,
+}
+
+
+def build(kind: Callable[..., torch.optim.Optimizer], shapes: list[torch.Size], flags: Any) -> torch.optim.Optimizer:
+    """An optimizer over fresh parameters that all have a gradient."""
+    noise = torch.Generator().manual_seed(0)
+    params = [torch.randn(shape, generator=noise).requires_grad_() for shape in shapes]
+    for p in params:
+        p.grad = 0.01 * torch.randn(p.shape, generator=noise)
+    return kind(params, **flags)
+
+
+def held_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """What parameters, gradients and state hold between steps."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    tensors = [*params, *(p.grad for p in params)]
+    tensors += [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    return sum(t.nbytes for t in tensors)
+
+
+def step_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """The most that one step allocates on top, from the profiler's record of every allocation."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        optimizer.step()
+    results = profile.profiler.kineto_results
+    events = sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    now = peak = 0
+    for event in events:
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def seconds(step: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def measure(shapes: list[torch.Size], forms: list[str], rounds: int) -> Iterator[dict[str, Any]]:
+    """One row a form; two optimizers are held at a time, so that memory and cache are those of a real run."""
+    for form in forms:
+        flags = FORMS[form]
+        theirs, ours = build(torch.optim.AdamW, shapes, flags), build(VRAdam, shapes, flags)
+        for _ in range(3):
+            theirs.step()
+            ours.step()
+        pairs = [(seconds(theirs.step), seconds(ours.step)) for _ in range(rounds)]
+        held = held_bytes(theirs), held_bytes(ours)
+        peak = held[0] + step_bytes(theirs), held[1] + step_bytes(ours)
+        yield (
+            {
+                "form": form,
+                "adamw_ms": 1e3 * statistics.median(a for a, _ in pairs),
+                "vradam_ms": 1e3 * statistics.median(b for _, b in pairs),
+                "time_ratio": statistics.median(b / a for a, b in pairs),
+                "time_ratio_quartiles": statistics.quantiles((b / a for a, b in pairs), n=4)[::2],
+                "adamw_peak_mb": peak[0] / 1e6,
+                "vradam_peak_mb": peak[1] / 1e6,
+                "memory_ratio": peak[1] / peak[0],
+            }
+        )
+
+
+def revision() -> dict[str, Any]:
+    """Commit of the code that ran, and whether files differed from it; nulls outside a git checkout."""
+    try:
+        sha = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(["git", "status", "--porcelain", "--", "optimizers", "scripts"], capture_output=True,
+                               text=True, check=True).stdout.strip() != ""  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return {"sha": None, "dirty": None}
+    return {"sha": sha, "dirty": dirty}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=60, help="steps of each optimizer on each shape")
+    parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's own choice)")
+    parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS))
+    parser.add_argument("--output", type=Path, default=Path("results/bench/optimizers.json"))
+    options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error(f"--rounds {options.rounds}: at least 2")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds")
+    print(f"{'shape':<16} {'form':<9} {'AdamW ms':>9} {'VRAdam ms':>9} {'ratio':>6} {'quartiles':>11} {'memory':>7}")
+    rows = []
+    load = os.getloadavg()
+    for name, shapes in SHAPES.items():
+        for row in measure(shapes(), options.forms, options.rounds):
+            rows.append({"shape": name, **row})
+            low, high = row["time_ratio_quartiles"]
+            print(
+                f"{name:<16} {row['form']:<9} {row['adamw_ms']:9.3f} {row['vradam_ms']:9.3f} {row['time_ratio']:6.2f} "
+                f"{low:5.2f}-{high:<5.2f} {row['memory_ratio']:7.4f}",
+                flush=True,
+            )
+    record = {
+        "schema": 1,
+        **revision(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "load_average": [load, os.getloadavg()],
+        "rounds": options.rounds,
+        "rows": rows,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = options.output.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary.replace(options.output)
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()
