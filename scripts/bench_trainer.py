@@ -23,6 +23,7 @@ from vrbench.randomness import Streams
 from vrbench.records import git_state, write_json
 from vrbench.trainer import Trainer
 
+BLOCK_SECONDS = 2.0
 OUTPUT = Path(__file__).parents[1] / "results" / "bench" / "trainer.json"
 
 
@@ -61,10 +62,9 @@ def compare(
     settings: dict[str, Any],
     bare_loss: Callable[[nn.Module, Batch], torch.Tensor],
     *,
-    block: int,
     pairs: int,
 ) -> dict[str, Any]:
-    """Alternate blocks of `block` steps; returns steps/s of both sides and the median ratio."""
+    """Alternate blocks of steps of about `BLOCK_SECONDS`; returns steps/s of both sides and the median ratio."""
     streams = Streams(0)
     bare, harness = make_model(), make_model()
     harness.load_state_dict(bare.state_dict())
@@ -74,7 +74,7 @@ def compare(
     bf16 = settings.get("precision") == "bfloat16"
     batches = endless(task, streams)
 
-    def run_bare() -> float:
+    def run_bare(block: int) -> float:
         bare.train()
         started = time.perf_counter()
         for _ in range(block):
@@ -86,7 +86,7 @@ def compare(
             bare_optimizer.step()
         return block / (time.perf_counter() - started)
 
-    def run_harness() -> float:
+    def run_harness(block: int) -> float:
         plain = {**DEFAULTS, "max_steps": block, **settings}
         schedule = torch.optim.lr_scheduler.ConstantLR(harness_optimizer, factor=1.0)
         quiet: Any = WithoutEvaluation(task)
@@ -97,8 +97,9 @@ def compare(
         trainer.fit(writer)
         return block / (time.perf_counter() - started)
 
-    run_bare(), run_harness()
-    rates = [(run_bare(), run_harness()) for _ in range(pairs)]
+    run_bare(1), run_harness(1)
+    block = max(1, round(BLOCK_SECONDS * run_bare(1)))
+    rates = [(run_bare(block), run_harness(block)) for _ in range(pairs)]
     return {
         "bare_steps_per_s": statistics.median(bare_rate for bare_rate, _ in rates),
         "vrbench_steps_per_s": statistics.median(rate for _, rate in rates),
@@ -200,7 +201,6 @@ def main() -> None:
             lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, fused=True),
             settings,
             cross_entropy,
-            block=10,
             pairs=options.pairs,
         )
         report(name, "img", 128, results[name])

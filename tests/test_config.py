@@ -66,10 +66,10 @@ def test_a_task_names_its_model_and_its_length(task: str) -> None:
         ("task.batch_size=0", "task.batch_size=0: "),
         ("foo.bar=1", "foo.bar: no such key"),
         ("+foo=1", "foo: no such key"),
-        ("model=resnet18 task=pydoc", "model: does not fit task=pydoc: "),
+        ("model=resnet18 task=pydoc", "vrbench: model: "),
         ("schedule=warmup_cosine trainer.epochs=1", "schedule.warmup_epochs=5.0: "),
         ("task=cifar10 task.data.path=/nowhere", "task.data.path=/nowhere: "),
-        ("trainer.epochs==", "mismatched input"),
+        ("trainer.epochs==", "Error parsing override 'trainer.epochs=='"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -210,3 +210,37 @@ def test_the_wheel_runs_outside_the_checkout(tmp_path: Path) -> None:
     result = subprocess.run(run, cwd=empty, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert only_run(empty / "results" / "runs").name.startswith("digits-mlp-vradam-s0-")
+
+
+def test_optimizers_start_from_the_same_weights_and_see_the_same_batches(tmp_path: Path) -> None:
+    first, second = (fingerprint(f"optimizer={name}", "seed=5") for name in ("vradam", "sgd"))
+    other_seed = fingerprint("optimizer=vradam", "seed=6")
+    assert first == second
+    assert first["weights"] != other_seed["weights"]
+    assert first["batches"] != other_seed["batches"]
+
+
+def fingerprint(*overrides: str) -> dict[str, str]:
+    """Hashes of a run's initial weights and of its first epoch of batches, augmentation included."""
+    import hashlib
+
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from vrbench.cli import CONF, build
+    from vrbench.contracts import RunInfo, TrainerSettings
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        options = ("task.crop_padding=1", "task.flip=true", "trainer.device=cpu")
+        config = compose("config", ["task=digits", *options, *overrides])
+    chosen = {"task": "digits"}
+    info = RunInfo("", "", "", "", Path(), {}, chosen, int(config.seed))
+    trainer = build(config, info, TrainerSettings(**OmegaConf.to_container(config.trainer)))  # type: ignore[arg-type]
+    weights, batches = hashlib.sha256(), hashlib.sha256()
+    for parameter in trainer.model.parameters():
+        weights.update(parameter.detach().numpy().tobytes())
+    for _ in range(trainer.task.batches_per_epoch):
+        images, labels = trainer._take_batch()
+        batches.update(images.contiguous().numpy().tobytes())
+        batches.update(labels.numpy().tobytes())
+    return {"weights": weights.hexdigest(), "batches": batches.hexdigest()}
