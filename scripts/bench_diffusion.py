@@ -81,6 +81,13 @@ def bare_side(case: str) -> Callable[[int], None]:
     return run
 
 
+class KeepsNothing(NoWriter):
+    """Takes pictures too."""
+
+    def image(self, step: int, picture: torch.Tensor, *, last: bool) -> None:
+        pass
+
+
 def harness_side(case: str, *, evaluate: bool) -> Callable[[int], None]:
     """The same through task and trainer, with the default probe; returns `run(steps)`."""
     model, images, batch_size = model_of(case), images_of(case), CASES[case][2]
@@ -95,7 +102,7 @@ def harness_side(case: str, *, evaluate: bool) -> Callable[[int], None]:
     def run(steps: int) -> None:
         settings = TrainerSettings(**{**DEFAULTS, "max_steps": steps, "eval_every": steps, "ema_decay": DECAY})
         schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-        writer: Any = NoWriter()
+        writer: Any = KeepsNothing()
         Trainer(settings, task, model, optimizer, schedule, {"optim": OptimProbe()}, Streams(0)).fit(writer)
 
     return run

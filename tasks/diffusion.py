@@ -40,7 +40,7 @@ class Diffusion:
         buckets: equal ranges of timesteps whose losses are reported as `loss_t0` (least noise) and up.
         render_samples: images in a picture.
 
-    Raises ValueError for sizes that do not fit the data or the process.
+    Raises ValueError for sizes that do not fit the data or the process, or a classifier made for other images.
     """
 
     metric = "val/loss"
@@ -70,6 +70,8 @@ class Diffusion:
             raise ValueError(f"sampler.steps={sampler.steps}: must not exceed process.timesteps={process.timesteps}")
         if render_samples < 1:
             raise ValueError(f"render_samples={render_samples}: a picture shows at least 1 sample")
+        if quality is not None:
+            quality.check(data)
         self.name = name
         self.data = data
         self.process = process

@@ -101,36 +101,36 @@ def weights_hash(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_feature_net(net: FeatureNet, path: Path) -> None:
-    """Write the weights and their hash to `path`, whole or not at all."""
+def save_feature_net(net: FeatureNet, path: Path, data: ImageData) -> None:
+    """Write the weights, their hash and what images they are for to `path`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = net.state_dict()
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        torch.save({"weights": state, "sha256": weights_hash(state)}, file)
+        torch.save({"weights": state, "sha256": weights_hash(state), "made_for": [*data.shape, data.classes]}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(file.name, path)
 
 
-def load_feature_net(path: Path, channels: int, classes: int) -> FeatureNet:
+def load_feature_net(path: Path, data: ImageData) -> FeatureNet:
     """Read a classifier. Raises ValueError where the file is not what its hash says, or is for other images."""
+    wanted = [*data.shape, data.classes]
     try:
         stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        state, expected = stored["weights"], stored["sha256"]
+        state, expected, made_for = stored["weights"], stored["sha256"], stored["made_for"]
     except Exception as error:
         reason = type(error).__name__
         raise ValueError(f"features={path}: unreadable ({reason}); delete it to have it made anew") from error
     if weights_hash(state) != expected:
         raise ValueError(f"features={path}: its weights do not match its hash; delete it to have it made anew")
-    with torch.device("meta"):  # an initialisation would draw from torch's own generator
-        net = FeatureNet(channels, classes)
-    try:
-        net.load_state_dict(state, assign=True)
-    except RuntimeError as error:
+    if made_for != wanted:
         raise ValueError(
-            f"features={path}: was made for other images or classes than {channels} channels and {classes} classes; "
+            f"features={path.stem}: was made for (channels, height, width, classes) {made_for}, not for {wanted}; "
             "null trains a classifier on these data"
-        ) from error
+        )
+    with torch.device("meta"):  # an initialisation would draw from torch's own generator
+        net = FeatureNet(data.shape[0], data.classes)
+    net.load_state_dict(state, assign=True)
     return net.eval().requires_grad_(False)
 
 
@@ -154,8 +154,8 @@ def cached_feature_net(data: ImageData) -> FeatureNet:
     """The classifier of these training data, trained where the cache folder does not hold it yet."""
     path = cache_folder() / f"features-{data_hash(data)[:16]}.pt"
     if not path.exists():
-        save_feature_net(train_feature_net(data), path)
-    return load_feature_net(path, data.shape[0], data.classes)
+        save_feature_net(train_feature_net(data), path, data)
+    return load_feature_net(path, data)
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,6 +218,11 @@ class ImageQuality:
         self._net: FeatureNet | None = None
         self._real: dict[str, dict[str, Any]] = {}
 
+    def check(self, data: ImageData) -> None:
+        """Read the named classifier, if one is named. Raises ValueError where it does not fit the data."""
+        if self._path is not None:
+            self._net = load_feature_net(self._path, data)
+
     def measure(self, images: Tensor, data: ImageData, split: str) -> dict[str, float]:
         """Metrics of generated images (B, C, H, W) in [-1, 1] against the real ones of a split.
 
@@ -241,10 +246,8 @@ class ImageQuality:
     def _look(self, images: Tensor, data: ImageData) -> tuple[Tensor, Tensor]:
         """Features (B, 64) and top probabilities (B,) of images in [-1, 1]."""
         if self._net is None:
-            channels, classes = data.shape[0], data.classes
-            named = self._path is not None
-            net = load_feature_net(self._path, channels, classes) if named else cached_feature_net(data)
-            self._net = net.to(images.device)
+            self._net = cached_feature_net(data)
+        self._net.to(images.device)
         looked = [self._net(chunk) for chunk in images.split(CHUNK)]
         top = [logits.softmax(1).amax(1) for _, logits in looked]
         return torch.cat([features for features, _ in looked]), torch.cat(top)

@@ -13,13 +13,14 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from torch import Generator, Tensor, nn
+from toy import settings
 
 import tasks.image_quality as image_quality
 from optimizers.vradam import VRAdam
 from tasks.diffusion import Diffusion
 from tasks.diffusion_process import PREDICTIONS, DiffusionProcess, Sampler
 from tasks.image_quality import ImageQuality, frechet_distance, moments, nearest_distances, to_unit
-from vrbench.contracts import RunInfo, TrainerSettings
+from vrbench.contracts import RunInfo
 from vrbench.data.images import ImageData, digits
 from vrbench.models.unet_tiny import TinyUNet
 from vrbench.randomness import Streams
@@ -510,14 +511,10 @@ def live_trainer() -> Trainer:
     streams = Streams(3)
     problem = task(quality=ImageQuality(16, ["test"], kept_digits(), None), process=process(min_snr_gamma=5.0))
     model = tiny()
-    settings = TrainerSettings(
-        epochs=None, max_steps=10, accumulate=1, clip_norm=None, precision="float32", channels_last=False,
-        compile=False, fraction=1.0, zero_grad=True, ema_decay=0.8, log_every=2, eval_every=5, render_every=None, checkpoint_seconds=1e9,
-        device="cpu", threads=None,
-    )  # fmt: skip
+    chosen = settings(epochs=None, max_steps=10, ema_decay=0.8, log_every=2, eval_every=5)
     optimizer = VRAdam(model.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return Trainer(settings, problem, model, optimizer, schedule, {}, streams)
+    return Trainer(chosen, problem, model, optimizer, schedule, {}, streams)
 
 
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path) -> None:

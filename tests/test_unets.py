@@ -68,7 +68,7 @@ def test_paper_unet_has_the_paper_s_layers() -> None:
     with torch.device("meta"):
         net = build("paper_unet", (1, 28, 28))
     assert isinstance(net, PaperUNet)
-    widths = [stack[-1].conv2.out_channels for stack in net.down]
+    widths = [stack.blocks[-1].conv2.out_channels for stack in net.down]
     assert widths == [96, 192, 384, 768, 768]
     norms = [module for module in net.modules() if isinstance(module, nn.GroupNorm)]
     assert {norm.num_groups for norm in norms} == {8}

@@ -17,6 +17,21 @@ from vrbench.models.unet_blocks import (
 )
 
 
+class ResidualStack(nn.Module):
+    """Residual blocks from each channel count to the next: (B, channels[0], H, W) to (B, channels[-1], H, W)."""
+
+    def __init__(self, channels: list[int], time_features: int, groups: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ResidualBlock(before, after, time_features, groups) for before, after in itertools.pairwise(channels)
+        )
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, time)
+        return x
+
+
 class PaperUNet(nn.Module):
     """DDPM's U-Net: residual blocks, strided convolutions down, nearest-neighbour and convolution up (2505.13196).
 
@@ -63,14 +78,17 @@ class PaperUNet(nn.Module):
         for level, width in enumerate(channels):
             above = channels[max(0, level - 1)]
             self.shrink.append(nn.Identity() if level == 0 else nn.Conv2d(above, above, 3, stride=2, padding=1))
-            self.down.append(_stack([above] + [width] * blocks, time_features, groups))
-        self.middle = nn.ModuleList(ResidualBlock(channels[-1], channels[-1], time_features, groups) for _ in range(2))
+            self.down.append(ResidualStack([above] + [width] * blocks, time_features, groups))
+        self.before = ResidualBlock(channels[-1], channels[-1], time_features, groups)
+        self.after = ResidualBlock(channels[-1], channels[-1], time_features, groups)
         self.attention = SelfAttention(channels[-1], groups) if attention else nn.Identity()
         below = channels[-1]
         for level in reversed(range(len(channels))):
             width, last = channels[level], level == len(channels) - 1
             self.grow.append(nn.Identity() if last else nn.Conv2d(below, width, 3, padding=1))
-            self.up.append(_stack([(below if last else width) + width] + [width] * blocks, time_features, groups))
+            self.up.append(
+                ResidualStack([(below if last else width) + width] + [width] * blocks, time_features, groups)
+            )
             below = width
         self.head = nn.Sequential(
             nn.GroupNorm(groups, channels[0]), nn.SiLU(), nn.Conv2d(channels[0], output_dim, 3, padding=1)
@@ -82,22 +100,12 @@ class PaperUNet(nn.Module):
         skips: list[Tensor] = []
         for shrink, stack in zip(self.shrink, self.down, strict=True):
             x = shrink(x)
-            for block in stack:
-                x = block(x, time)
+            x = stack(x, time)
             skips.append(x)
-        x = self.middle[1](self.attention(self.middle[0](x, time)), time)
+        x = self.after(self.attention(self.before(x, time)), time)
         for grow, stack in zip(self.grow, self.up, strict=True):
             skip = skips.pop()
             if x.shape[2:] != skip.shape[2:]:
                 x = F.interpolate(x, size=skip.shape[2:], mode="nearest")
-            x = torch.cat([grow(x), skip], dim=1)
-            for block in stack:
-                x = block(x, time)
+            x = stack(torch.cat([grow(x), skip], dim=1), time)
         return self.head(x)
-
-
-def _stack(channels: list[int], time_features: int, groups: int) -> nn.ModuleList:
-    """Residual blocks from each channel count to the next."""
-    return nn.ModuleList(
-        ResidualBlock(before, after, time_features, groups) for before, after in itertools.pairwise(channels)
-    )
