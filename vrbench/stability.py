@@ -1,0 +1,373 @@
+"""The edge-of-stability probe: sharpness as the optimizer sees it, against the threshold of the step it has just taken.
+
+docs/edge_of_stability.md says what each number means. The curvature is that of the training loss on a fixed set of
+examples, in float32, without dropout, batch normalisation in the mode the run trains in; the model, its buffers and
+gradients and torch's generators are left as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import statistics
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
+
+from vrbench import curvature
+from vrbench.contracts import Batch, Moment, Training
+from vrbench.curvature import Eigenpairs, GaussNewtonOperator, HessianOperator, Operator
+from vrbench.preconditioners import Edge, edge_of
+
+TIERS = ("cheap", "standard", "full")
+MATRICES = ("hessian", "ggn")
+LOSSES_WATCHED = 5
+"""Losses on the probe set that make one oscillation index: of this many steps in a row."""
+COLD_TOLERANCE = 1e-3
+"""Largest tolerance of a solve that has no vectors to start from; its vectors carry all later ones."""
+REFRESH = 5
+"""One warm solve in so many gets a new vector beside the last eigenvectors, should they all have been overtaken."""
+NOISE = 0.3
+"""Part of a random direction in that vector, beside the gradient's 1."""
+
+
+class EdgeOfStability:
+    """`eos/` sharpness, preconditioned_sharpness, threshold, ratio, bound, hvps, oscillation; see conf/probe/eos.yaml.
+
+    Measures after every `every`-th step and the last, as long as it stays under `max_share` of the time that steps and
+    probe take together (null: no limit); `every` null means as often as the share allows. The probe set is the task's
+    first `size` training examples, unaugmented, in chunks of `microbatch`: one chunk keeps its graph between products,
+    several are recomputed one after the other. `tier` adds up: `cheap` is the oscillation index alone; `standard` has
+    the sharpness too, preconditioned as the optimizer's law says; `full` the next `top_k` - 1 eigenvalues, the trace
+    from `trace_samples` draws, the curvature along update and gradient, and the batch sharpness over mini-batches of
+    `minibatch` examples. `matrix` ggn puts the Gauss-Newton matrix in the Hessian's place (not in the batch sharpness).
+    `tolerance` is relative to the largest eigenvalue, `max_products` ends a solve that does not reach it.
+
+    Raises ValueError for options out of range, and from `attach` where the loss cannot be differentiated twice.
+    """
+
+    def __init__(
+        self,
+        tier: Literal["cheap", "standard", "full"],
+        every: int | None,
+        max_share: float | None,
+        size: int,
+        microbatch: int,
+        tolerance: float,
+        max_products: int,
+        top_k: int,
+        trace_samples: int,
+        minibatch: int,
+        matrix: Literal["hessian", "ggn"],
+    ) -> None:
+        _check(tier in TIERS, f"tier={tier}: choose one of {', '.join(TIERS)}")
+        _check(matrix in MATRICES, f"matrix={matrix}: choose one of {', '.join(MATRICES)}")
+        _check(every is not None or max_share is not None, "every and max_share are both null: give one of them")
+        _check(max_share is None or 0 < max_share < 1, f"max_share={max_share}: give a number between 0 and 1, or null")
+        _check(0 < tolerance < 1, f"tolerance={tolerance}: give a number between 0 and 1")
+        counts = {"size": size, "microbatch": microbatch, "max_products": max_products, "top_k": top_k}
+        counts |= {"trace_samples": trace_samples, "minibatch": minibatch}
+        if every is not None:
+            counts["every"] = every
+        for name, value in counts.items():
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            _check(whole and value >= 1, f"{name}={value}: give a whole number of at least 1")
+        self.tier = tier
+        self.size = size
+        self.microbatch = microbatch
+        self.tolerance = tolerance
+        self.max_products = max_products
+        self.top_k = top_k if tier == "full" else 1
+        self.trace_samples = trace_samples
+        self.minibatch = minibatch
+        self.matrix = matrix
+        self.cadence = Cadence(every, max_share)
+        self._vectors: dict[str, Tensor] = {}
+        self._solves: dict[str, int] = {}
+        self._losses: deque[float] = deque(maxlen=LOSSES_WATCHED)
+        self._watched = 0
+        self._before: list[Tensor] = []
+        self._warned = False
+
+    # ---- the contract -----------------------------------------------------------------------------------------------
+
+    def attach(self, training: Training) -> None:
+        """Take the probe set, and one product on a few examples: raises ValueError where that is impossible."""
+        self._training = training
+        self._all = [p for group in training.optimizer.param_groups for p in group["params"]]
+        self._parameters = [p for p in self._all if p.requires_grad]
+        self._batches = training.task.probe_batches(self.size, self.microbatch)
+        if self.tier == "cheap":
+            return
+        few = min(self.size, 8)
+        try:
+            with as_trained(training.model, training.device):
+                operator = self._operator(training.task.probe_batches(few, few))
+                product = operator(curvature.flatten(p.detach() + 1 for p in self._parameters))
+                if not bool(product.any()):
+                    raise curvature.NoSecondDerivative("it is 0: the loss is piecewise linear in the parameters")
+        except curvature.NoSecondDerivative as error:
+            model, task = type(training.model).__name__, training.task.name
+            raise ValueError(
+                f"the loss of model {model} on task {task} has no second derivative ({error}): choose probe=optim"
+            ) from error
+
+    def before_step(self, moment: Moment) -> None:
+        """On a step that will be measured, copy the parameters."""
+        self._due = self.cadence.is_due(moment.step, moment.step == self._training.total_steps)
+        with self.cadence.spending():
+            if self._due and self.tier != "cheap":
+                self._before = [p.detach().clone() for p in self._all]
+
+    def after_step(self, moment: Moment) -> dict[str, float]:
+        """Measure if it is time to; watch the loss for a few steps from there on."""
+        with self.cadence.spending(measured=self._due):
+            row: dict[str, float] = {}
+            if self._due:
+                if len(self._losses) == LOSSES_WATCHED:
+                    row["eos/oscillation"] = oscillation(list(self._losses))
+                row |= {} if self.tier == "cheap" else self._measure(moment)
+                self._before = []
+                if self._watched == 0:
+                    self._losses.clear()
+                self._watched = LOSSES_WATCHED
+            if self._watched > 0:
+                self._losses.append(self._loss())
+                self._watched -= 1
+            return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Vectors to start from, losses watched, and the clock."""
+        return {
+            "vectors": dict(self._vectors),
+            "solves": dict(self._solves),
+            "losses": list(self._losses),
+            "watched": self._watched,
+            "cadence": self.cadence.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the same vectors, losses and clock."""
+        self._vectors = {name: rows.to(self._training.device) for name, rows in state["vectors"].items()}
+        self._solves = dict(state["solves"])
+        self._losses = deque(state["losses"], maxlen=LOSSES_WATCHED)
+        self._watched = state["watched"]
+        self.cadence.load_state_dict(state["cadence"])
+
+    # ---- measuring --------------------------------------------------------------------------------------------------
+
+    def _measure(self, moment: Moment) -> dict[str, float]:
+        """One row of curvature; empty where the loss or its derivatives are not finite any more."""
+        training = self._training
+        edge = edge_of(training.optimizer, self._before)
+        if edge is None and not self._warned:
+            self._warned = True
+            name = type(training.optimizer).__name__
+            warnings.warn(
+                f"probe.eos: the law of {name}'s step {moment.step} is not known: sharpness without a threshold",
+                stacklevel=2,
+            )
+        generator = training.streams.generator("probe", moment.step)
+        with as_trained(training.model, training.device):
+            operator = self._operator(self._batches)
+            try:
+                row = self._edge_row(operator, edge, generator)
+                if self.tier == "full":
+                    row |= self._full_row(operator, generator)
+            except ArithmeticError:
+                return {}
+        return row | {"eos/hvps": float(operator.products)}
+
+    def _edge_row(
+        self, operator: HessianOperator | GaussNewtonOperator, edge: Edge | None, generator: torch.Generator
+    ) -> dict[str, float]:
+        gradient = operator.gradient()
+        pairs = self._solve("sharpness", operator, gradient, self.top_k, generator)
+        row = {"eos/sharpness": float(pairs.values[0])}
+        row |= {f"eos/sharpness_{i}": float(value) for i, value in enumerate(pairs.values[1:], 2)}
+        if edge is not None and edge.root is not None:
+            keep = torch.cat([torch.full((p.numel(),), p.requires_grad, device=p.device) for p in self._all])
+            root = edge.root[keep].to(gradient)
+            scaled = curvature.scaled(operator, root)
+            pairs = self._solve("preconditioned", scaled, root * gradient, 1, generator)
+            row["eos/preconditioned_sharpness"] = float(pairs.values[0])
+        if edge is not None:
+            row["eos/threshold"] = edge.threshold
+            row["eos/ratio"] = float(pairs.values[0]) / edge.threshold
+        row["eos/bound"] = float(pairs.bounds[0] / pairs.values[0].abs().clamp(min=1e-30))
+        return row
+
+    def _solve(self, name: str, operator: Operator, gradient: Tensor, k: int, generator: torch.Generator) -> Eigenpairs:
+        """The top eigenpairs, from the last ones found under this name and a vector that has some of everything."""
+        noise = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype, device=gradient.device)
+        noise = noise / torch.linalg.vector_norm(noise)
+        norm = torch.linalg.vector_norm(gradient)
+        downhill = gradient / norm if bool(norm > 0) else torch.zeros_like(gradient)
+        last, count = self._vectors.get(name), self._solves.get(name, 0)
+        start, tolerance = (downhill + noise)[None], min(self.tolerance, COLD_TOLERANCE)
+        if last is not None:
+            fresh = (downhill + NOISE * noise)[None]
+            start, tolerance = (last if count % REFRESH else torch.cat([last, fresh])), self.tolerance
+        self._solves[name] = count + 1
+        pairs = curvature.top_eigenpairs(
+            operator, start, k=k, tol=tolerance, max_products=self.max_products, generator=generator
+        )
+        self._vectors[name] = pairs.vectors
+        return pairs
+
+    def _full_row(
+        self, operator: HessianOperator | GaussNewtonOperator, generator: torch.Generator
+    ) -> dict[str, float]:
+        gradient = operator.gradient()
+        kept = [(p, before) for p, before in zip(self._all, self._before, strict=True) if p.requires_grad]
+        update = curvature.flatten(p.detach() - before for p, before in kept)
+        trace, error = curvature.hutchinson_trace(operator, gradient, self.trace_samples, generator)
+        row = {
+            "eos/trace": trace,
+            "eos/directional_update": curvature.directional_sharpness(operator, update),
+            "eos/directional_gradient": curvature.directional_sharpness(operator, gradient),
+        }
+        if self.trace_samples > 1:
+            row["eos/trace_error"] = error
+        chunks = self._training.task.probe_batches(self.size, self.minibatch)
+        losses = [(weight, functools.partial(self._batch_loss, i, batch)) for i, (weight, batch) in enumerate(chunks)]
+        row["eos/batch_sharpness"] = curvature.batch_sharpness(losses, self._parameters)
+        operator.products += len(losses)
+        return row
+
+    def _operator(self, batches: list[tuple[float, Batch]]) -> HessianOperator | GaussNewtonOperator:
+        kind, closure = (
+            (HessianOperator, self._batch_loss)
+            if self.matrix == "hessian"
+            else (GaussNewtonOperator, self._loss_outputs)
+        )
+        chunks = [(weight, functools.partial(closure, i, batch)) for i, (weight, batch) in enumerate(batches)]
+        return kind(chunks, self._parameters)
+
+    def _batch_loss(self, number: int, batch: Batch) -> Tensor:
+        """The loss of one chunk: its noise, where it has any, is the same at every step."""
+        training = self._training
+        return training.task.loss(training.model, batch, training.streams.generator("probe", number))[0]
+
+    def _loss_outputs(self, number: int, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of one chunk and the model's outputs that it is computed from."""
+        outputs: list[Any] = []
+        hook = self._training.model.register_forward_hook(lambda module, args, result: outputs.append(result))
+        try:
+            loss = self._batch_loss(number, batch)
+        finally:
+            hook.remove()
+        if len(outputs) != 1 or not isinstance(outputs[0], Tensor):
+            raise RuntimeError("matrix=ggn needs a loss that calls the model once and gets one tensor")
+        return loss, outputs[0]
+
+    def _loss(self) -> float:
+        with as_trained(self._training.model, self._training.device), torch.no_grad():
+            return float(sum(weight * self._batch_loss(i, batch) for i, (weight, batch) in enumerate(self._batches)))
+
+
+class Cadence:
+    """When to measure: every N steps, under a share of the time. The step's own time is a median, so that evaluation
+    and checkpoints between two steps do not count."""
+
+    def __init__(self, every: int | None, max_share: float | None) -> None:
+        self.every = every
+        self.max_share = max_share
+        self.steps = 0
+        self.spent = 0.0
+        self._last_cost = 0.0
+        self._durations: deque[float] = deque(maxlen=101)
+        self._since: float | None = None
+        self._spent_since = 0.0
+
+    def is_due(self, step: int, is_last: bool) -> bool:
+        """Called once a step, before it."""
+        now = time.perf_counter()
+        if self._since is not None:
+            self._durations.append(max(0.0, now - self._since - (self.spent - self._spent_since)))
+        self._since, self._spent_since = now, self.spent
+        self.steps += 1
+        if self.every is not None and step % self.every != 0 and not is_last:
+            return False
+        return self.max_share is None or self._share_after() <= self.max_share
+
+    def _share_after(self) -> float:
+        """The probe's share of the time if it measured once more, at the last measurement's cost."""
+        if self._last_cost == 0.0:
+            return 0.0
+        training = statistics.median(self._durations) * self.steps if self._durations else 0.0
+        spent = self.spent + self._last_cost
+        return spent / (spent + training)
+
+    @contextlib.contextmanager
+    def spending(self, measured: bool = False) -> Iterator[None]:
+        """Book the time inside the block; `measured` if it is what the next measurement will cost too."""
+        began = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - began
+        self.spent += seconds
+        if measured:
+            self._last_cost = seconds
+
+    def state_dict(self) -> dict[str, float]:
+        """What was spent, and on how many steps."""
+        return {"steps": self.steps, "spent": self.spent, "last_cost": self._last_cost}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from there."""
+        self.steps, self.spent, self._last_cost = int(state["steps"]), state["spent"], state["last_cost"]
+
+
+def oscillation(losses: list[float]) -> float:
+    """1 - |L_n - L_1| / Σ |L_{i+1} - L_i|: 0 for losses that go one way, near 1 for ones that only swing.
+
+    0 as well where nothing changes.
+    """
+    path = sum(abs(b - a) for a, b in itertools.pairwise(losses))
+    return 1 - abs(losses[-1] - losses[0]) / path if path > 0 else 0.0
+
+
+@contextlib.contextmanager
+def as_trained(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model as its curvature is measured, and everything back to what it was afterwards.
+
+    Every module in eval mode except normalisation by batch statistics, which stays as it is and updates copies of its
+    buffers; float32, eager, double-differentiable attention; torch's generators are put back.
+    """
+    modules = list(model.modules())
+    flags = [module.training for module in modules]
+    buffers = [dict(module._buffers) for module in modules]
+    compiled = [module._compiled_call_impl for module in modules]
+    devices = [device] if device.type == "cuda" else []
+    recurrent = any(isinstance(module, nn.RNNBase) for module in modules)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices))
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if recurrent and device.type == "cuda":
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # its LSTM has one derivative only
+        try:
+            for module in modules:
+                module.training = module.training and isinstance(module, _NormBase)
+                module._compiled_call_impl = None
+                for name, buffer in module._buffers.items():
+                    module._buffers[name] = None if buffer is None else buffer.clone()
+            yield
+        finally:
+            for module, flag, kept, call in zip(modules, flags, buffers, compiled, strict=True):
+                module.training = flag
+                module._compiled_call_impl = call
+                module._buffers.update(kept)
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
