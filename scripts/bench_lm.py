@@ -52,7 +52,6 @@ def main() -> None:
         lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, fused=True),
         {},
         next_token_loss,
-        block=20,
         pairs=options.pairs,
     )
     report("GPT-2 tiny, 16 x 64 tokens", "tokens", BATCH * CONTEXT, figures)
