@@ -28,6 +28,7 @@ smoke: $(VENV)/.dev       ## the tests that take seconds
 
 bench: $(VENV)/.dev       ## the harness against bare loops
 	$(BIN)/python scripts/bench_trainer.py
+	$(BIN)/python scripts/bench_lm.py
 
 bench-optim: $(VENV)/.dev ## VRAdam's step against torch's AdamW
 	$(BIN)/python scripts/bench_optimizers.py

@@ -69,9 +69,10 @@ def test_another_seed_starts_elsewhere_in_another_order() -> None:
     assert tasks[0].seen != tasks[1].seen
 
 
-@pytest.mark.parametrize("stop_at", [1, 5, 6, 7, 13])
-def test_a_resumed_run_equals_an_unbroken_one(stop_at: int) -> None:
-    kind = {"optimizer": torch.optim.AdamW, "dropout": 0.3, "ema_decay": 0.9, "accumulate": 1}
+@pytest.mark.filterwarnings("ignore:trainer.zero_grad=false")
+@pytest.mark.parametrize(("stop_at", "zero_grad"), [(1, True), (5, True), (6, True), (7, False), (13, True)])
+def test_a_resumed_run_equals_an_unbroken_one(stop_at: int, zero_grad: bool) -> None:
+    kind = {"optimizer": torch.optim.AdamW, "dropout": 0.3, "ema_decay": 0.9, "zero_grad": zero_grad}
 
     def build() -> Trainer:
         return trainer(ToyTask(noise=0.1), **kind)  # type: ignore[arg-type]

@@ -354,6 +354,7 @@ class Trainer:
         return {
             "step": self.step,
             "model": self.model.state_dict(),
+            "gradients": [] if self.settings.zero_grad else [p.grad for p in self.model.parameters()],
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -369,6 +370,8 @@ class Trainer:
         self.step = state["step"]
         self._next_batch = self.step * self.settings.accumulate
         self.model.load_state_dict(state["model"])
+        for parameter, gradient in zip(self.model.parameters(), state["gradients"], strict=False):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
