@@ -13,16 +13,19 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
@@ -31,6 +34,7 @@ from vrbench import records
 from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
 
 if TYPE_CHECKING:
+    from vrbench.search import Watch
     from vrbench.trainer import Trainer
 
 _HERE = Path(__file__).parent
@@ -63,39 +67,152 @@ class RunFailed(Exception):
 
 
 class StudyTable(Callback):
-    """Hydra callback: after a multirun, print the table of the whole study."""
+    """Hydra callback: after a multirun, print the table of the whole study, or of the part the sweeper names."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Read the study's folder and print it."""
         from vrbench.report.study import print_study
 
-        study = Path(str(config.results_dir)) / str(config.study)
+        part = config.hydra.sweeper.get("table", "")
+        if part is None:
+            return
+        study = Path(str(config.results_dir)) / str(config.study) / str(part)
         if study.exists():
             print_study(study)
+
+
+class _Combinations(Sweeper):
+    """What our sweepers share: the combinations of what the command line sweeps, and the launcher to run them with."""
+
+    def __init__(self, params: dict[str, str] | None) -> None:
+        self.params = params or {}
+        self.launched = 0
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's way to hand over the context."""
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def combinations(self, arguments: list[str]) -> list[list[str]]:
+        """The overrides of every combination of `hydra.sweeper.params` and `arguments`, as in Hydra's own sweeper."""
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        (batch,) = BasicSweeper.split_arguments(overrides, None)
+        return [list(combination) for combination in batch]
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config, hydra's part included, that a job with these overrides gets."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+
+    def launch(self, jobs: list[list[str]]) -> list[Path | int]:
+        """Run the jobs with the chosen launcher: the folder of each, or the exit code of one that failed."""
+        assert self.launcher is not None
+        results = self.launcher.launch(jobs, initial_job_idx=self.launched)
+        self.launched += len(jobs)
+        done: list[Path | int] = []
+        for result in results:
+            failure = result._return_value
+            done.append(failure.code if isinstance(failure, RunFailed) else Path(result.return_value))
+        return done
+
+
+class Tune(_Combinations):
+    """Hydra sweeper: a search for each combination of what the command line sweeps. conf/hydra/sweeper/search.yaml"""
+
+    def __init__(self, params: dict[str, str] | None, table: None, trial: None, **settings: Any) -> None:
+        super().__init__(params)
+        self.settings = settings
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Spend every search's budget. Raises RunFailed where a config is wrong or a run broke."""
+        codes = [self._search(overrides) for overrides in self.combinations(arguments)]
+        if any(codes):
+            raise RunFailed(max(codes))
+
+    def _search(self, overrides: list[str]) -> int:
+        try:
+            from vrbench import search
+        except ImportError as error:
+            raise ConfigError(f"sweep: a search needs Optuna: pip install 'vrbench[search]' ({error})") from error
+        if any(override.startswith("seed=") for override in overrides):
+            raise ConfigError("seed: a search has seeds of its own; give hydra.sweeper.seeds=[…]")
+        composed = self.compose(overrides)
+        config, chosen = _plain(composed), composed.hydra.runtime.choices
+        choices = {str(group): str(choice) for group, choice in chosen.items() if choice and _decides(str(group))}
+        named = OmegaConf.to_container(composed.hydra.sweeper, resolve=True, throw_on_missing=True)
+        assert isinstance(named, dict)
+        wanted = {str(key): named[key] for key in self.settings}
+        settings = _checked(search.SearchSettings, wanted, "hydra.sweeper.")
+        base = self.compose([*(f"{group}={choice}" for group, choice in choices.items()), f"sweep={chosen['sweep']}"])
+        study = Path(config["results_dir"]) / config["study"]
+        with _blame("hydra.sweeper"):
+            trials = search.Search(study, choices, settings, config, _plain(base))
+            return trials.spend(
+                lambda jobs: self.launch([[*overrides, f"study={config['study']}/tune", *job] for job in jobs])
+            )
+
+
+class Confirm(_Combinations):
+    """Hydra sweeper: the best configuration of every search of the study, on fresh seeds."""
+
+    def __init__(self, params: dict[str, str] | None, table: str) -> None:
+        super().__init__(params)
+        self.table = table
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run them all. Raises RunFailed where a run failed, ConfigError where the study is not ready."""
+        from vrbench import confirmation
+
+        combinations = self.combinations(arguments)
+        config = _plain(self.compose(combinations[0]))
+        seeds = [int(word.removeprefix("seed=")) for job in combinations for word in job if word.startswith("seed=")]
+        try:
+            found = confirmation.candidates(Path(config["results_dir"]) / config["study"])
+            confirmation.check_seeds(found, seeds)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        for line in confirmation.cautions(found, seeds):
+            print(f"vrbench: {line}", file=sys.stderr)
+        study = f"study={config['study']}/{self.table}"
+        results = self.launch([[*best.overrides, *job, study] for best in found for job in combinations])
+        if failed := [result for result in results if isinstance(result, int)]:
+            raise RunFailed(max(failed))
+
+
+def _decides(group: str) -> bool:
+    """Whether the choice of a config group decides what a run computes."""
+    return group.split("/")[0] not in ("hydra", "experiment", "sweep", "logger")
 
 
 def main() -> None:
     """Run `vrbench`. Exit codes: 0 done (diverged too), 2 wrong config, 1 broken run, 128 + n stopped by signal n."""
     if "HYDRA_FULL_ERROR" not in os.environ:
         os.environ.update({"HYDRA_FULL_ERROR": "1", ONE_LINE: "1"})  # Hydra then raises, and we say it in one line
+    for sweeper in (Tune, Confirm):  # Hydra takes plugins from this package name only
+        Plugins.instance().class_name_to_class[f"hydra_plugins.vrbench.{sweeper.__name__}"] = sweeper
     try:
         _job()
     except RunFailed as failure:
         sys.exit(failure.code)
     except KeyboardInterrupt:
         sys.exit(_say("stopped by Ctrl-C before training began", 128 + signal.SIGINT))
-    except (HydraException, OmegaConfBaseException, OSError) as error:
+    except (HydraException, OmegaConfBaseException, OSError, ConfigError) as error:
         if ONE_LINE not in os.environ:
             raise
         sys.exit(_say(explain(error), WRONG_CONFIG))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def _job(cfg: DictConfig) -> None:
-    """One run: a failure is one line at once, and ends the process only when the run is the only one."""
+def _job(cfg: DictConfig) -> str:
+    """One run, its folder: a failure is one line at once, and ends the process only when the run is the only one."""
     try:
-        run(cfg)
-        return
+        return str(run(cfg))
     except (ConfigError, ValidationError, OmegaConfBaseException, OSError) as error:
         if ONE_LINE not in os.environ:
             raise
@@ -113,14 +230,12 @@ def _say(line: str, code: int) -> int:
     return code
 
 
-def run(cfg: DictConfig) -> None:
-    """Train the run that the config describes, unless it is finished already.
+def run(cfg: DictConfig) -> Path:
+    """Train the run that the config describes, unless it is finished already; returns its folder.
 
     Raises ConfigError, pydantic's ValidationError or omegaconf's errors for a wrong choice, before any folder exists.
     """
-    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert isinstance(plain, dict)
-    config: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    config = _plain(cfg)
     unknown = sorted(config.keys() - KEYS)
     if unknown:
         raise ConfigError(f"{unknown[0]}: no such key; {_offer(unknown[0], sorted(KEYS), 'the config')}")
@@ -131,8 +246,17 @@ def run(cfg: DictConfig) -> None:
     info = _identity(config, settings)
     if records.is_over(info.directory) and not settings.force:
         print(f"{info.name}: {records.Run(info.directory).status} already, skipped (force=true trains it again)")
-        return
+        return info.directory
     _train(cfg, info, settings, training)
+    return info.directory
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config's own part, resolved, as plain values."""
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def _identity(config: dict[str, Any], settings: RunSettings) -> RunInfo:
@@ -155,22 +279,38 @@ def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: Trai
         torch.set_num_threads(training.threads)
     trainer = build(cfg, info, training)
     loggers = {name: _instantiate(node, f"logger.{name}") for name, node in cfg.logger.items()}
+    watch = _watch(trainer)
+    if watch is not None:
+        loggers["search"] = watch
     device, threads = str(trainer.device), torch.get_num_threads()
     try:
         with (
             RunWriter.open(info, loggers, force=settings.force, device=device, threads=threads) as writer,
             _StopSignals() as stop,
         ):
-            trainer.fit(writer, lambda: stop.received is not None)
+            trainer.fit(writer, lambda: stop.received is not None or (watch is not None and watch.pruned))
     except RunIsTaken as taken:
         print(f"{info.name}: {taken}; left to it")
     except Stopped as stopped:
-        assert stop.received is not None
+        if stop.received is None:
+            print(f"{info.name}: pruned at step {stopped.step} of {stopped.total_steps}")
+            return
         name = signal.Signals(stop.received).name
         line = (
             f"{info.name}: {name} at step {stopped.step} of {stopped.total_steps}; the same command goes on from there"
         )
         sys.exit(_say(line, 128 + stop.received))
+
+
+def _watch(trainer: Trainer) -> Watch | None:
+    """The pruner's eye on this run, where it is a trial of a search that prunes."""
+    sweeper = HydraConfig.get().sweeper
+    if sweeper.get("trial") is None:
+        return None
+    from vrbench.search import Watch
+
+    metric, direction = sweeper.metric or trainer.task.metric, sweeper.direction or trainer.task.direction
+    return Watch(Path(sweeper.trial.folder), sweeper.trial.number, sweeper.pruner, metric, direction)
 
 
 def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:
@@ -205,7 +345,8 @@ def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:
         make_schedule = _instantiate(cfg.schedule, "schedule")
         schedule = make_schedule(optimizer, training.total_steps(task.batches_per_epoch), steps_per_epoch)
     probes = {name: _instantiate(node, f"probe.{name}") for name, node in cfg.probe.items()}
-    return Trainer(training, task, model, optimizer, schedule, probes, streams)
+    with _blame("probe"):
+        return Trainer(training, task, model, optimizer, schedule, probes, streams)
 
 
 def _instantiate(node: DictConfig, key: str) -> Any:

@@ -1,0 +1,333 @@
+"""Searches: spaces, ranking, equal budgets, workers, pruning, confirmation; and what kill -9 cannot do to them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+optuna = pytest.importorskip("optuna", reason="searches need Optuna (pip install 'vrbench[search]')")
+
+from vrbench import confirmation, search  # noqa: E402
+from vrbench.records import find_runs  # noqa: E402
+
+Call = Callable[..., int]
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+CONF = ROOT / "conf"
+SHORT = ("logger=none", "trainer.max_steps=4", "trainer.eval_every=2", "trainer.log_every=2", "trainer.threads=1")
+CONFIG = {"study": "s", "seed": 0, "optimizer": {"lr": 1.0, "kind": "a"}, "trainer": {"threads": 1}}
+CHOICES = {"task": "t", "model": "m", "optimizer": "o"}
+
+
+def settings(**changes: Any) -> search.SearchSettings:
+    values: dict[str, Any] = {
+        "n_trials": 4, "sampler": "random", "pruner": "none", "seeds": [1000], "metric": None, "direction": None,
+        "search_seed": 0, "startup_trials": 2, "grid_points": 3, "parallel": 1,
+        "space": {"optimizer": {"lr": {"low": 1e-4, "high": 1.0, "log": True}}},
+    }  # fmt: skip
+    return search.SearchSettings(**{**values, **changes})
+
+
+def begin(tmp_path: Path, **changes: Any) -> search.Search:
+    return search.Search(tmp_path, CHOICES, settings(**changes), CONFIG, CONFIG)
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=True)
+
+
+# ---- spaces --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", sorted(p.stem for p in (CONF / "optimizer").glob("*.yaml")))
+def test_every_optimizer_has_a_space_of_keys_that_it_has(optimizer: str) -> None:
+    config = composed(f"optimizer={optimizer}", "sweep=tune")
+    space = search.read_space(OmegaConf.to_container(config.hydra.sweeper.space))  # type: ignore[arg-type]
+    assert "optimizer.lr" in space
+    for key in space:
+        assert OmegaConf.select(config, key, throw_on_missing=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("sweep", "task", "beta3"),
+    [
+        ("paper_images", "cifar10", (0.1, 1.5)),
+        ("paper_language", "wikitext2", (0.1, 5.0)),
+        ("paper_diffusion", "diffusion_mnist", (0.1, 2.0)),
+        ("paper_gridworld", "gridworld", (0.1, 5.0)),
+    ],
+)
+def test_the_papers_spaces(sweep: str, task: str, beta3: tuple[float, float]) -> None:
+    for optimizer in ("vradam", "adamw"):
+        config = composed(f"task={task}", f"optimizer={optimizer}", f"sweep={sweep}")
+        node = config.hydra.sweeper
+        space = search.read_space(OmegaConf.to_container(node.space))  # type: ignore[arg-type]
+        assert (node.metric, node.direction, node.n_trials) == ("val/loss", "min", 20)
+        assert (space["optimizer.lr"].high, space["optimizer.lr"].log) == (0.1, True)
+        for key in space:
+            assert OmegaConf.select(config, key, throw_on_missing=True) is not None
+        if optimizer == "vradam":
+            assert (space["optimizer.beta3"].low, space["optimizer.beta3"].high) == beta3
+
+
+def test_ranges_choices_and_nonsense() -> None:
+    node = {"a": {"x": {"low": 1, "high": 9, "int": True}, "y": [[0.9, 0.99], True, None, "it's"], "z": None}}
+    space = search.read_space(node)
+    assert list(space) == ["a.x", "a.y"]
+    assert list(space["a.y"].choices) == ["[0.9,0.99]", "true", "null", "'it\\'s'"]
+    wrongs: tuple[Any, ...] = (
+        3,
+        {"low": 1},
+        {"low": 0, "high": 1, "log": True},
+        {"low": 2, "high": 1},
+        {"low": 1, "top": 2},
+    )
+    for wrong in (*wrongs, []):
+        with pytest.raises(ValueError, match=r"space\.a\.x="):
+            search.read_space({"a": {"x": wrong}})
+    with pytest.raises(ValueError, match="names no parameter"):
+        search.read_space({})
+
+
+def test_literals_read_back_as_they_were() -> None:
+    values = {
+        "lr": 1e-05,
+        "betas": [0.9, 0.999],
+        "path": "a/b c, d=e",
+        "none": None,
+        "on": False,
+        "word": "null",
+        "n": 3,
+    }
+    overrides = [f"+x.{key}={confirmation.literal(value)}" for key, value in values.items()]
+    assert OmegaConf.to_container(composed(*overrides).x) == values
+
+
+def test_edges_are_measured_on_the_ranges_own_scale() -> None:
+    space = search.read_space({"l": {"low": 1e-4, "high": 1.0, "log": True}, "u": {"low": 0.0, "high": 1.0}})
+    assert search.edges({"l": 1.05e-4, "u": 0.5}, space) != []  # 0.5 % of four decades
+    assert search.edges({"l": 2e-4, "u": 0.02}, space) == []
+    (line,) = search.edges({"l": 0.1, "u": 0.995}, space)
+    assert line.startswith("u=0.995 lies on the upper edge of [0, 1]")
+
+
+# ---- trials --------------------------------------------------------------------------------------------------------
+
+
+def test_a_claimed_trial_of_a_dead_worker_comes_back_as_it_was(tmp_path: Path) -> None:
+    first = begin(tmp_path, parallel=2)
+    mine = first.claim()
+    second = begin(tmp_path, parallel=4)
+    others = second.claim()
+    assert [claim.number for claim in mine + others] == [0, 1, 2, 3]
+    assert begin(tmp_path).claim() == []  # all four are in work
+    first.tell(mine[0], search.Outcome(1.0))
+    del first._mine[1]  # dies: the system frees its locks
+    (again,) = begin(tmp_path).claim()
+    assert again == mine[1]
+
+
+def test_a_journal_line_torn_by_a_crash_is_cut_off(tmp_path: Path) -> None:
+    one = begin(tmp_path)
+    (claim,) = one.claim()
+    with open(one.folder / "journal.log", "ab") as file:
+        file.write(b'{"op_code":5,"worker')
+    one.tell(claim, search.Outcome(0.25))
+    (trial,) = begin(tmp_path).ranking()
+    assert trial.value == 0.25
+
+
+def test_divergence_is_worst_and_not_lost(tmp_path: Path) -> None:
+    one = begin(tmp_path, sampler="tpe")
+    for cost in (3.0, math.inf, -1.0, math.inf):
+        (claim,) = one.claim()
+        one.tell(claim, search.Outcome(cost))
+    assert one.claim() == []
+    assert [trial.number for trial in begin(tmp_path, sampler="tpe").ranking()] == [2, 0, 1, 3]
+
+
+def test_a_trial_that_breaks_is_tried_again_once(tmp_path: Path) -> None:
+    for attempt in (1, 2):
+        one = begin(tmp_path, n_trials=1)
+        (claim,) = one.claim()
+        assert one.leave(claim, broke=True) == (attempt == 2)
+        assert one.claim() == []
+    assert [trial.state.name for trial in one.finished] == ["FAIL"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "quasi"])
+def test_a_search_that_goes_on_draws_afresh(sampler: str, tmp_path: Path) -> None:
+    drawn = []
+    for _ in range(6):
+        one = begin(tmp_path, sampler=sampler, n_trials=6)
+        (claim,) = one.claim()
+        one.tell(claim, search.Outcome(claim.params["optimizer.lr"]))
+        drawn.append(claim.params["optimizer.lr"])
+    assert len(set(drawn)) == 6
+
+
+def test_a_grid_is_gone_through_once(tmp_path: Path) -> None:
+    space = {"optimizer": {"lr": {"low": 0.01, "high": 1.0, "log": True}, "kind": ["a", "b"]}}
+    with pytest.raises(ValueError, match="n_trials=4: the grid has 6 points"):
+        begin(tmp_path, sampler="grid", space=space)
+    one = begin(tmp_path, sampler="grid", space=space, n_trials=20)
+    points = []
+    while claims := one.claim():
+        points.append((claims[0].params["optimizer.lr"], claims[0].params["optimizer.kind"]))
+        one.tell(claims[0], search.Outcome(0.0))
+        one = begin(tmp_path, sampler="grid", space=space, n_trials=20)
+    assert points == [(pytest.approx(lr), kind) for lr in (0.01, 0.1, 1.0) for kind in "ab"]
+
+
+def test_another_space_is_another_search() -> None:
+    one = search.fingerprint(settings(), "arm")
+    assert search.fingerprint(settings(n_trials=9, pruner="median", parallel=2, grid_points=9), "arm") == one
+    assert search.fingerprint(settings(seeds=[5]), "arm") != one
+    assert search.fingerprint(settings(space={"optimizer": {"lr": [1.0]}}), "arm") != one
+    assert search.fingerprint(settings(), "other arm") != one
+
+
+# ---- through the command line --------------------------------------------------------------------------------------
+
+
+def trials(study: Path) -> dict[str, Any]:
+    (path,) = study.glob("search/*/trials.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+@pytest.mark.slow
+def test_tune_then_confirm(vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tune = ("-m", "sweep=tune", "study=s", "optimizer=vradam,adamw", "hydra.sweeper.n_trials=2", *SHORT)
+    assert vrbench(*tune) == 0
+    assert len(find_runs(tmp_path / "s" / "tune")) == 4
+    best = sorted((tmp_path / "s" / "best" / "experiment").glob("*.yaml"))
+    assert [path.name.rsplit("-", 1)[0] for path in best] == ["digits-mlp-adamw", "digits-mlp-vradam"]
+    values = yaml.safe_load(best[1].read_text())
+    assert values["optimizer"].keys() >= {"lr", "beta3", "alpha1"}
+    assert values["trainer"] == {"max_steps": 4, "eval_every": 2, "log_every": 2}  # threads is hardware
+    capfd.readouterr()
+    assert vrbench(*tune) == 0  # nothing left to do
+    assert "2 of 2 trials are finished" in capfd.readouterr().out
+
+    assert vrbench("-m", "experiment=confirm", "study=s", "seed=1000", *SHORT[:1]) == 2
+    assert "seed=1000: search digits-mlp-adamw" in capfd.readouterr().err
+    assert vrbench("-m", "experiment=confirm", "study=s", *SHORT[:1], "trainer.threads=1") == 0
+    runs = find_runs(tmp_path / "s" / "confirm")
+    pairs = sorted((run.manifest["choices"]["optimizer"], run.manifest["seed"]) for run in runs)
+    assert pairs == [(name, seed) for name in ("adamw", "vradam") for seed in range(8)]
+    assert "study confirm" in capfd.readouterr().out
+
+    # the YAML is an experiment of its own, and means the same run
+    folder = f"--config-dir={tmp_path / 's' / 'best'}"
+    assert vrbench(folder, f"experiment={best[0].stem}", "study=s/confirm", "seed=3", "logger=none") == 0
+    assert "finished already, skipped" in capfd.readouterr().out
+
+
+def test_confirmation_asks_for_equal_budgets(vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for optimizer, budget in (("vradam", 1), ("adamw", 2)):
+        tune = ("-m", "sweep=tune", "study=s", f"optimizer={optimizer}", f"hydra.sweeper.n_trials={budget}")
+        assert vrbench(*tune, *SHORT) == 0
+    found = confirmation.candidates(tmp_path / "s")
+    first, second = confirmation.cautions(found, range(3))
+    assert "unequal budgets (adamw 2, vradam 1 trials)" in first
+    assert second.startswith("3 seeds: ")
+    with pytest.raises(ValueError, match="no search in"):
+        confirmation.candidates(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_hopeless_trials_are_pruned(pruner: str, vrbench: Call, tmp_path: Path) -> None:
+    rates = "{low:1.0e-8,high:1.0e-2,log:true}"
+    assert vrbench(
+        "-m", "sweep=tune", "optimizer=adamw", f"hydra.sweeper.space.optimizer.lr={rates}", "hydra.sweeper.n_trials=9",
+        f"hydra.sweeper.pruner={pruner}", *SHORT, "trainer.max_steps=8",
+    ) == 0  # fmt: skip
+    states = [trial["state"] for trial in trials(tmp_path / "default")["trials"]]
+    assert len(states) == 9
+    assert set(states) == {"finished", "pruned"}
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed=1", "seed: a search has seeds of its own"),
+        ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: should be greater"),
+        ("hydra.sweeper.sampler=magic", "hydra.sweeper.sampler=magic: should be"),
+        ("hydra.sweeper.space.optimizer.lr=3", "hydra.sweeper.space.optimizer.lr=3: must be a list of choices"),
+        ("+hydra.sweeper.space.optimizer.lrr=[1]", "hydra.sweeper.space.optimizer.lrr=…: the config has no such key"),
+        ("hydra.sweeper.metric=val/loss", "metric and direction go together"),
+        ("sweep=tun", "sweep=tun: no such choice; did you mean tune?"),
+    ],
+)
+def test_a_wrong_search_is_one_line(
+    override: str, says: str, vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep = () if override.startswith("sweep=") else ("sweep=tune",)
+    assert vrbench("-m", *sweep, "optimizer=adamw", *SHORT, override) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert line.startswith("vrbench: ")
+    assert says in line
+    assert list(tmp_path.glob("*/search/*")) == []
+
+
+def start(tmp_path: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "vrbench", "-m", "sweep=tune", "study=s", f"results_dir={tmp_path}", *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def over(study: Path) -> int:
+    return len(list(study.glob("tune/*/summary.json")))
+
+
+@pytest.mark.slow
+def test_kill_9_loses_no_trial_and_runs_none_twice(tmp_path: Path) -> None:
+    """Two searches of 20 trials, killed three times at random moments; then two workers share what is left."""
+    choose = random.Random(int(os.environ.get("VRBENCH_KILL_SEED", "0")))
+    command = ("optimizer=vradam,adamw", *SHORT)
+    study = tmp_path / "s"
+    ended: dict[Path, int] = {}
+    for kill in range(3):
+        process = start(tmp_path, *command)
+        goal = over(study) + choose.randint(1, 9)
+        deadline = time.monotonic() + 120
+        while over(study) < goal:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, f"kill {kill}: {over(study)} runs"
+            time.sleep(0.002)
+        time.sleep(choose.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        now = {path: path.stat().st_mtime_ns for path in study.glob("tune/*/summary.json")}
+        assert {path: now[path] for path in ended} == ended  # none is run twice
+        ended = now
+    workers = [start(tmp_path, *command) for _ in range(2)]
+    said = [worker.communicate(timeout=240)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    assert process.returncode == -signal.SIGKILL
+    now = {path: path.stat().st_mtime_ns for path in study.glob("tune/*/summary.json")}
+    assert {path: now[path] for path in ended} == ended
+    found = confirmation.candidates(study)
+    assert [candidate.summary["finished"] for candidate in found] == [20, 20]
+    runs = [trial["runs"][0] for candidate in found for trial in candidate.summary["trials"]]
+    assert len(runs) == len(set(runs)) == 40
+    assert {trial["state"] for candidate in found for trial in candidate.summary["trials"]} <= {"finished", "diverged"}
+    assert {run.directory.name for run in find_runs(study / "tune")} == set(runs)

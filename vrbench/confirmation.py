@@ -1,0 +1,151 @@
+"""From a finished search to its confirmation: the best configuration as a YAML, and what a fair comparison asks of it.
+
+Needs no Optuna: reads and writes `<study>/search/*/trials.json` and `<study>/best/experiment/*.yaml`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vrbench import records
+
+LEAST_SEEDS = 8
+"""The fewest seeds that clear Holm's correction over four tasks (the exact two-sided p is at least 2/2^n)."""
+
+NOT_PART = ("seed", "study", "results_dir", "force", "logger")
+NOT_PART_OF_TRAINER = ("device", "threads", "checkpoint_seconds")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A search that is over, and its best configuration."""
+
+    name: str
+    summary: Mapping[str, Any]
+    overrides: tuple[str, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that the search has used up."""
+        return [int(seed) for seed in self.summary["settings"]["seeds"]]
+
+
+def best_path(study: Path, name: str) -> Path:
+    """Where a search's best configuration lies: `vrbench --config-dir <study>/best experiment=<name>` finds it."""
+    return study / "best" / "experiment" / f"{name}.yaml"
+
+
+def difference(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested part of `config` that `base`, the same choices without overrides, does not say. Places, logging and
+    hardware are left out."""
+    found = _difference(config, base)
+    for key in NOT_PART:
+        found.pop(key, None)
+    trainer = {key: value for key, value in found.pop("trainer", {}).items() if key not in NOT_PART_OF_TRAINER}
+    return {**found, **({"trainer": trainer} if trainer else {})}
+
+
+def _difference(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            if inner := _difference(value, base[key]):
+                found[key] = inner
+        elif key not in base or base[key] != value or type(base[key]) is not type(value):
+            found[key] = value
+    return found
+
+
+def write_best(study: Path, name: str, choices: Mapping[str, str], values: Mapping[str, Any], heading: str) -> Path:
+    """Write the experiment YAML of a search's best trial; `heading` is one line of comment. Raises OSError."""
+    defaults = [{f"override /{group}": choice} for group, choice in choices.items()]
+    body = yaml.safe_dump({"defaults": defaults, **values}, sort_keys=False)
+    text = f"# @package _global_\n# {heading}\n{body}"
+    path = best_path(study, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records.write_whole(path, lambda file: file.write(text.encode()))
+    return path
+
+
+def read_best(path: Path) -> list[str]:
+    """The overrides that say what an experiment YAML of `write_best` says."""
+    content = yaml.safe_load(path.read_bytes())
+    defaults = content.pop("defaults")
+    chosen = [f"{key.removeprefix('override /')}={choice}" for default in defaults for key, choice in default.items()]
+    return chosen + [f"{key}={literal(value)}" for key, value in _flat(content, "")]
+
+
+def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def literal(value: Any) -> str:
+    """A plain value as the right-hand side of a Hydra override that reads back as the same value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(literal(item) for item in value) + "]"
+    text = str(value)
+    if text.isidentifier() and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def candidates(study: Path) -> list[Candidate]:
+    """The searches of a study, all of them over. Raises ValueError where there is none, or one is not over yet."""
+    found = []
+    for path in sorted(study.glob("search/*/trials.json")):
+        name, summary = path.parent.name, json.loads(path.read_bytes())
+        if summary["finished"] < summary["budget"]:
+            raise ValueError(
+                f"study={study.name}: search {name} has {summary['finished']} of {summary['budget']} trials; "
+                f"the command that began it goes on with it"
+            )
+        if summary["best"] is None:
+            raise ValueError(f"study={study.name}: no trial of search {name} finished; widen its space or look at it")
+        found.append(Candidate(name, summary, tuple(read_best(best_path(study, name)))))
+    if not found:
+        raise ValueError(
+            f"study={study.name}: no search in {study / 'search'}; begin one: vrbench -m sweep=tune study=…"
+        )
+    return found
+
+
+def check_seeds(found: Sequence[Candidate], seeds: Sequence[int]) -> None:
+    """Raises ValueError for a seed that a search was tuned on."""
+    for candidate in found:
+        if used := sorted(set(candidate.seeds) & set(seeds)):
+            raise ValueError(f"seed={used[0]}: search {candidate.name} was tuned on it; confirm on fresh seeds")
+
+
+def cautions(found: Sequence[Candidate], seeds: Sequence[int]) -> list[str]:
+    """Lines on what weakens the comparison: unequal budgets within a task, too few seeds, an optimum on an edge."""
+    lines = []
+    spent: dict[str, dict[str, int]] = {}
+    for candidate in found:
+        choices = candidate.summary["choices"]
+        budgets = spent.setdefault(choices["task"], {})
+        budgets[choices["optimizer"]] = budgets.get(choices["optimizer"], 0) + candidate.summary["finished"]
+    for task, budgets in spent.items():
+        if len(set(budgets.values())) > 1:
+            shown = ", ".join(f"{optimizer} {number}" for optimizer, number in budgets.items())
+            lines.append(f"task {task}: unequal budgets ({shown} trials): the comparison favours the larger")
+    if len(set(seeds)) < LEAST_SEEDS:
+        lines.append(f"{len(set(seeds))} seeds: a verdict needs at least {LEAST_SEEDS}")
+    return lines + [f"search {candidate.name}: {edge}" for candidate in found for edge in candidate.summary["edges"]]

@@ -1,0 +1,544 @@
+"""Search for hyperparameters: spaces, trials that survive a crash and are shared by workers, ranking, pruning.
+
+A search is a folder: `journal.log` (Optuna's journal; every trial's parameters and results), `lock` (held while a
+trial is claimed or told), `trial-N.lock` (held while a process works on trial N; the system frees it when the process
+dies) and `trials.json` (the plain summary that tables and confirmation read). A trial is claimed before its runs start
+and told after they are over: whoever dies in between leaves a trial that the next claim hands out again with the same
+parameters, and its finished runs are found finished.
+
+Costs are minimised: the metric where less is better, its negative where more is, infinity for a diverged run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import optuna
+import yaml
+from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as validated
+
+from vrbench import confirmation, records
+from vrbench.confirmation import literal
+from vrbench.contracts import RunInfo
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+RANGE_KEYS = {"low", "high", "log", "int"}
+EDGE = 0.01
+"""A best value within this share of its range (of the logarithms, where the range is logarithmic) is on its edge."""
+
+Space = dict[str, BaseDistribution]
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+class SearchSettings:
+    """What a search is. Field meanings are in conf/hydra/sweeper/search.yaml, which states every one."""
+
+    n_trials: Annotated[int, Field(ge=1)]
+    sampler: Literal["tpe", "random", "quasi", "grid"]
+    pruner: Literal["none", "median", "hyperband"]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    metric: str | None
+    direction: Literal["min", "max"] | None
+    search_seed: Annotated[int, Field(ge=0)]
+    startup_trials: Annotated[int, Field(ge=1)]
+    grid_points: Annotated[int, Field(ge=2)]
+    parallel: Annotated[int, Field(ge=1)]
+    space: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> SearchSettings:
+        if (self.metric is None) != (self.direction is None):
+            raise ValueError("metric and direction go together: give both, or neither for the task's own metric")
+        if self.pruner != "none" and len(self.seeds) > 1:
+            raise ValueError(f"pruner={self.pruner} judges single runs: give one seed, or take pruner=none")
+        return self
+
+
+def read_space(node: Mapping[str, Any]) -> Space:
+    """The distributions of a space as the YAML states it: `{"optimizer": {"lr": {"low": …, "high": …, "log": true}}}`.
+
+    A leaf is a range, `{low, high}` with `log: true` or `int: true`, or a list of choices; choices are kept as the text
+    of a Hydra override. Raises ValueError (with the key) for anything else and for an empty space.
+    """
+    space = dict(_leaves(node, ""))
+    if not space:
+        raise ValueError("space={}: names no parameter to search; give hydra.sweeper.space.<key>={low: …, high: …}")
+    return space
+
+
+def _check_key(key: str, config: Mapping[str, Any]) -> None:
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            there = f"; there are {', '.join(map(str, node))}" if isinstance(node, Mapping) else ""
+            raise ValueError(f"space.{key}=…: the config has no such key{there}")
+        node = node[part]
+
+
+def _leaves(node: Any, key: str) -> Iterator[tuple[str, BaseDistribution]]:
+    if isinstance(node, Mapping) and not (node.keys() & RANGE_KEYS):
+        for name, child in node.items():
+            if child is not None:
+                yield from _leaves(child, f"{key}.{name}" if key else str(name))
+        return
+    try:
+        yield key, _distribution(node)
+    except (TypeError, ValueError, KeyError) as error:
+        message = f"space.{key}={node}: must be a list of choices or a range {{low, high, log: …, int: …}} ({error})"
+        raise ValueError(message) from error
+
+
+def _distribution(node: Any) -> BaseDistribution:
+    if isinstance(node, (list, tuple)):
+        return CategoricalDistribution([literal(choice) for choice in node])
+    if not isinstance(node, Mapping) or node.keys() - RANGE_KEYS:
+        raise ValueError("neither of them")
+    low, high, log = node["low"], node["high"], bool(node.get("log", False))
+    if node.get("int", False):
+        if int(low) != low or int(high) != high:
+            raise ValueError("int: true wants whole numbers")
+        return IntDistribution(int(low), int(high), log=log)
+    return FloatDistribution(float(low), float(high), log=log)
+
+
+def grid(space: Space, points: int) -> list[dict[str, Any]]:
+    """Every combination of the choices and of `points` values a range, evenly spaced (in the logarithm where `log`)."""
+    axes = [[(key, value) for value in _axis(distribution, points)] for key, distribution in space.items()]
+    return [dict(combination) for combination in itertools.product(*axes)]
+
+
+def _axis(distribution: BaseDistribution, points: int) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high = distribution.low, distribution.high
+    shares = [step / (points - 1) for step in range(points)]
+    if distribution.log:
+        values = [low * (high / low) ** share for share in shares]
+    else:
+        values = [low + (high - low) * share for share in shares]
+    values[-1] = high
+    if isinstance(distribution, IntDistribution):
+        return sorted({round(value) for value in values})
+    return values
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that this process has to run: nobody else has it."""
+
+    number: int
+    params: dict[str, Any]
+
+    @property
+    def overrides(self) -> list[str]:
+        """The trial's parameters as Hydra overrides."""
+        return [f"{key}={value if isinstance(value, str) else literal(value)}" for key, value in self.params.items()]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the runs of a trial came to."""
+
+    cost: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    runs: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def outcome(directories: Sequence[Path], metric: str | None, direction: str | None) -> Outcome | None:
+    """The mean cost over a trial's runs by their best validation; infinity if any diverged; None if any is unfinished.
+
+    Raises ValueError where the runs have no such metric.
+    """
+    costs, seconds = [], 0.0
+    gathered: dict[str, list[float]] = {}
+    for directory in directories:
+        summary = records.Run(directory).summary
+        if summary is None:
+            return None
+        seconds += sum(summary["seconds"].values())
+        best = summary["best"]["metrics"]
+        key = metric if metric is not None else summary["primary"]["metric"]
+        less_is_better = (direction or summary["primary"]["direction"]) == "min"
+        if summary["status"] == "diverged" or (not best):
+            costs.append(math.inf)
+            continue
+        if key not in best:
+            raise ValueError(f"metric={key}: the runs have no such metric; they have {', '.join(sorted(best))}")
+        for name, value in best.items():
+            gathered.setdefault(name, []).append(math.nan if value is None else float(value))
+        value = gathered[key][-1]
+        cost = value if less_is_better else -value
+        costs.append(cost if math.isfinite(cost) else math.inf)
+    means = {name: sum(values) / len(values) for name, values in gathered.items()}
+    return Outcome(sum(costs) / len(costs), means, [directory.name for directory in directories], seconds)
+
+
+class _JournalLock(JournalFileOpenLock):
+    """A lock that the system frees when its holder dies; its taker cuts off a line that a dead holder left torn."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._lock = FileLock(journal.with_suffix(".lock"))
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        if self._journal.exists() and self._journal.stat().st_size:
+            with open(self._journal, "rb+") as file:
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def open_study(folder: Path) -> optuna.Study:
+    """The Optuna study of a search's folder, made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / "journal.log"
+    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
+    return optuna.create_study(study_name="search", storage=storage, direction="minimize", load_if_exists=True)
+
+
+class Search:
+    """One search, as one of its workers sees it. Any number of processes may work on the same folder."""
+
+    def __init__(
+        self,
+        study: Path,
+        choices: Mapping[str, str],
+        settings: SearchSettings,
+        config: Mapping[str, Any],
+        base: Mapping[str, Any],
+    ) -> None:
+        """Open or begin the search in the study's folder.
+
+        `choices` are the chosen YAML of each config group, `base` is the config they give alone, and `config` is what
+        every trial starts from. Raises ValueError for a wrong space, and for a grid that the budget cannot hold.
+        """
+        parts = [choices[group].replace("/", "_") for group in ("task", "model", "optimizer")]
+        self.name = "-".join([*parts, fingerprint(settings, records.identify(config)[1])])
+        self.study = study
+        self.title = config["study"]
+        self.choices = dict(choices)
+        self.base = base
+        self.settings = settings
+        folder = self.folder = study / "search" / self.name
+        self.space = read_space(settings.space)
+        for key in self.space:
+            _check_key(key, config)
+        self.budget = settings.n_trials
+        points = grid(self.space, settings.grid_points) if settings.sampler == "grid" else []
+        if points:
+            if len(points) > settings.n_trials:
+                raise ValueError(
+                    f"n_trials={settings.n_trials}: the grid has {len(points)} points; give at least as many trials, "
+                    f"or fewer grid_points or choices"
+                )
+            self.budget = len(points)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._gate = FileLock(folder / "lock")
+        self._mine: dict[int, FileLock] = {}
+        self._left: set[int] = set()
+        with self._gate:
+            self._study = open_study(folder)
+            for point in points[len(self._trials()) :]:
+                self._study.enqueue_trial(point)
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """Trials that are over: complete, pruned, or broken for good."""
+        return [trial for trial in self._trials() if trial.state.is_finished()]
+
+    def claim(self) -> list[Claim]:
+        """Trials for this worker to run, at most `parallel`: those of dead workers first, then new ones."""
+        found: list[Claim] = []
+        with self._gate:
+            for trial in self._trials():
+                if len(found) == self.settings.parallel:
+                    break
+                if trial.state is TrialState.RUNNING and trial.number not in self._left and self._take(trial.number):
+                    if "pruned_at" in trial.user_attrs:
+                        self._tell(trial.number, TrialState.PRUNED)
+                        continue
+                    found.append(self._suggest(optuna.trial.Trial(self._study, trial._trial_id)))
+            while len(found) < self.settings.parallel and self._begun() < self.budget:
+                self._study.sampler = self._sampler(self._begun())
+                trial_ = self._study.ask()
+                self._take(trial_.number)
+                found.append(self._suggest(trial_))
+        return found
+
+    def _begun(self) -> int:
+        return sum(trial.state is not TrialState.WAITING for trial in self._trials())
+
+    def _take(self, number: int) -> bool:
+        lock = FileLock(self.folder / f"trial-{number}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
+        self._mine[number] = lock
+        return True
+
+    def _suggest(self, trial: optuna.Trial) -> Claim:
+        """Draw the parameters that the trial has not got yet (a worker may have died while it drew them)."""
+        for key, distribution in self.space.items():
+            if isinstance(distribution, CategoricalDistribution):
+                trial.suggest_categorical(key, distribution.choices)
+            elif isinstance(distribution, IntDistribution):
+                trial.suggest_int(key, distribution.low, distribution.high, log=distribution.log)
+            elif isinstance(distribution, FloatDistribution):
+                trial.suggest_float(key, distribution.low, distribution.high, log=distribution.log)
+        return Claim(trial.number, {key: trial.params[key] for key in self.space})
+
+    def _sampler(self, begun: int) -> optuna.samplers.BaseSampler:
+        """A sampler seeded for this trial: a search that goes on draws afresh, and never the same start again."""
+        seed = (self.settings.search_seed * 1_000_003 + begun) % 2**31
+        if self.settings.sampler == "tpe":
+            return optuna.samplers.TPESampler(
+                n_startup_trials=self.settings.startup_trials, constant_liar=True, seed=seed
+            )
+        if self.settings.sampler == "quasi":  # one scrambled sequence for the whole search: its place is in the journal
+            return optuna.samplers.QMCSampler(
+                scramble=True,
+                seed=self.settings.search_seed,
+                independent_sampler=optuna.samplers.RandomSampler(seed),
+                warn_asynchronous_seeding=False,
+                warn_independent_sampling=False,
+            )
+        return optuna.samplers.RandomSampler(seed)
+
+    def tell(self, claim: Claim, result: Outcome) -> None:
+        """The trial's runs are over; a diverged one is told as infinitely bad, and stays in the search."""
+        with self._gate:
+            self._note(claim.number, asdict(result))
+            self._tell(claim.number, TrialState.COMPLETE, result.cost)
+
+    def leave(self, claim: Claim, *, broke: bool) -> bool:
+        """Give an unfinished trial back, for a later start to run; one that breaks a second time is given up.
+
+        Returns whether it was given up.
+        """
+        with self._gate:
+            trial = self._trials()[claim.number]
+            if "pruned_at" in trial.user_attrs:
+                self._tell(claim.number, TrialState.PRUNED)
+                return False
+            if broke and "broke" in trial.user_attrs:
+                self._tell(claim.number, TrialState.FAIL)
+                return True
+            if broke:
+                self._note(claim.number, {"broke": True})
+            self._left.add(claim.number)
+            self._mine.pop(claim.number).release()
+        return False
+
+    def _note(self, number: int, attributes: Mapping[str, Any]) -> None:
+        trial_id = self._trials()[number]._trial_id
+        for key, value in attributes.items():
+            self._study._storage.set_trial_user_attr(trial_id, key, value)
+
+    def _tell(self, number: int, state: TrialState, cost: float | None = None) -> None:
+        self._study.tell(number, cost, state=state)
+        self._mine.pop(number).release()
+        (self.folder / f"trial-{number}.lock").unlink(missing_ok=True)
+
+    def spend(self, launch: Callable[[list[list[str]]], list[Path | int]]) -> int:
+        """Run trials until none is left to this worker, and say what came of it; returns the worst exit code.
+
+        `launch` trains one run for each list of overrides, and gives its folder, or the exit code of one that failed
+        (2: a wrong config, which ends the search at once).
+        """
+        print(f"search {self.name}: {len(self.finished)} of {self.budget} trials are finished", flush=True)
+        worst = 0
+        while claims := self.claim():
+            jobs = [[*self._overrides(claim), f"seed={seed}"] for claim in claims for seed in self.settings.seeds]
+            results = iter(launch(jobs))
+            for claim in claims:
+                folders, codes = [], [0]
+                for result in itertools.islice(results, len(self.settings.seeds)):
+                    folders += [result] if isinstance(result, Path) else []
+                    codes += [result] if isinstance(result, int) else []
+                worst = max(worst, *codes)
+                if 2 in codes:
+                    return worst
+                result_ = None if any(codes) else outcome(folders, self.settings.metric, self.settings.direction)
+                if result_ is not None:
+                    self.tell(claim, result_)
+                elif self.leave(claim, broke=any(codes)):
+                    print(f"search {self.name}: trial {claim.number} broke twice and is given up")
+        self._report()
+        return worst
+
+    def _overrides(self, claim: Claim) -> list[str]:
+        if self.settings.pruner == "none":
+            return claim.overrides
+        here = literal({"folder": str(self.folder), "number": claim.number})
+        return [*claim.overrides, f"hydra.sweeper.trial={here}"]
+
+    # ---- what came of it --------------------------------------------------------------------------------------------
+
+    def ranking(self) -> list[FrozenTrial]:
+        """Complete trials, best first; ties go to the earlier one."""
+        complete = [trial for trial in self._trials() if trial.state is TrialState.COMPLETE]
+        return sorted(complete, key=lambda trial: (trial.value, trial.number))
+
+    def _report(self) -> None:
+        """Write `trials.json` and, where the budget is spent, the best configuration; say both on the console."""
+        with self._gate:
+            summary = self._summary()
+            best, number = None, summary["best"]
+            if number is not None and summary["finished"] == self.budget:
+                trial = self._trials()[number]
+                config = yaml.safe_load(
+                    (self.study / "tune" / trial.user_attrs["runs"][0] / "config.yaml").read_bytes()
+                )
+                values = confirmation.difference(config, self.base)
+                heading = f"Best of {self.budget} trials, number {number}: {_numbers(trial.user_attrs['metrics'])}"
+                best = confirmation.write_best(self.study, self.name, self.choices, values, heading)
+            records.write_json(self.folder / "trials.json", summary)
+        states = [trial["state"] for trial in summary["trials"]]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
+        print(f"search {self.name}: {summary['finished']} of {self.budget} trials are over ({counts})")
+        if best is None:
+            print("  the same command goes on with it" if summary["finished"] < self.budget else "  no trial finished")
+            return
+        for place, trial in enumerate(self.ranking()[:3], 1):
+            params = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+            print(f"  {place}. trial {trial.number}: {_numbers(trial.user_attrs['metrics'])}  {params}")
+        for edge in summary["edges"]:
+            print(f"  warning: {edge}")
+        print(f"  → {best}\n  confirm on fresh seeds: vrbench -m experiment=confirm study={self.title}")
+
+    def _summary(self) -> dict[str, Any]:
+        """The settings, every trial, the best one and the edges that it lies on, as plain values."""
+        ranking = [trial for trial in self.ranking() if trial.value is not None and math.isfinite(trial.value)]
+        best = ranking[0] if ranking else None
+        return {
+            "name": self.name,
+            "choices": self.choices,
+            "settings": asdict(self.settings),
+            "budget": self.budget,
+            "finished": len(self.finished),
+            "best": best.number if best else None,
+            "edges": edges(best.params, self.space) if best else [],
+            "trials": [_plain(trial) for trial in self._trials() if trial.state is not TrialState.WAITING],
+        }
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{key} {_short(value)}" for key, value in metrics.items())
+
+
+def _plain(trial: FrozenTrial) -> dict[str, Any]:
+    states = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "broken"}
+    state = states.get(trial.state, "running")
+    diverged = state == "finished" and trial.value is not None and math.isinf(trial.value)
+    known = {key: trial.user_attrs.get(key) for key in ("metrics", "runs", "seconds", "pruned_at")}
+    cost = trial.value if state == "finished" else None
+    return {
+        "number": trial.number,
+        "state": "diverged" if diverged else state,
+        "params": trial.params,
+        "cost": cost,
+        **known,
+    }
+
+
+def edges(params: Mapping[str, Any], space: Space) -> list[str]:
+    """One line for each parameter whose value lies on the edge of its range: the optimum may be outside."""
+    lines = []
+    for key, distribution in space.items():
+        if not isinstance(distribution, (FloatDistribution, IntDistribution)) or distribution.single():
+            continue
+        low, high, value = float(distribution.low), float(distribution.high), float(params[key])
+        share = math.log(value / low) / math.log(high / low) if distribution.log else (value - low) / (high - low)
+        if share <= EDGE or share >= 1 - EDGE:
+            side = "lower" if share <= EDGE else "upper"
+            lines.append(f"{key}={params[key]:.4g} lies on the {side} edge of [{low:g}, {high:g}]: widen the range")
+    return lines
+
+
+def fingerprint(settings: SearchSettings, arm: str) -> str:
+    """Eight hex digits of what makes two searches one: the configuration around the space, and how it is searched.
+
+    The budget, the pruner and the number of trials at a time may change while a search goes on.
+    """
+    fixed = {k: v for k, v in asdict(settings).items() if k not in ("n_trials", "pruner", "parallel")}
+    if settings.sampler != "grid":
+        fixed.pop("grid_points")
+    text = json.dumps([fixed, arm], sort_keys=True)
+    return hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
+
+
+class Watch:
+    """A logger that shows a trial's validation to the pruner: `pruned` becomes true when the trial is not worth it.
+
+    The trainer then stops as at a signal, checkpoint included. Trials are compared at the same number of evaluations.
+    """
+
+    def __init__(self, folder: Path, number: int, pruner: str, metric: str, direction: str) -> None:
+        study = open_study(folder)
+        study.pruner = _pruner(pruner)
+        trial_id = study.get_trials(deepcopy=False)[number]._trial_id
+        self._trial = optuna.trial.Trial(study, trial_id)
+        self._metric = metric
+        self._sign = 1.0 if direction == "min" else -1.0
+        self._evaluations = 0
+        self.pruned = False
+
+    def start(self, run: RunInfo, total_steps: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Count the evaluations that a resumed run has behind it."""
+        for row in rows:
+            self._evaluations += self._metric in row
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Report an evaluation, and hear the verdict."""
+        if self._metric not in row:
+            return
+        self._evaluations += 1
+        cost = self._sign * float(row[self._metric])
+        if not math.isfinite(cost):
+            return
+        self._trial.report(cost, self._evaluations)
+        if self._trial.should_prune():
+            self._trial.set_user_attr("pruned_at", row["step"])
+            self.pruned = True
+
+    def image(self, step: int, path: Path) -> None:
+        """Pictures say nothing to a pruner."""
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """The search reads the summary itself."""
+
+
+def _pruner(name: str) -> optuna.pruners.BasePruner:
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, reduction_factor=3)
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
