@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +137,7 @@ def peaks(case: str, steps: int, threads: int) -> dict[str, float]:
 def main() -> None:
     """Measure every case, print a line each, and write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--block", type=int, default=10, help="steps in a block")
+    parser.add_argument("--block", type=int, default=30, help="steps in a block")
     parser.add_argument("--pairs", type=int, default=9, help="pairs of blocks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--case", choices=[*CASES, "all"], default="all")
@@ -146,8 +145,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.side is not None:
-        make = {"bare": bare_side, "vrbench": partial(harness_side, evaluate=True)}[options.side]
-        make(options.case)(options.block)
+        run = bare_side(options.case) if options.side == "bare" else harness_side(options.case, evaluate=True)
+        run(options.block)
         print(peak_memory_bytes())
         return
     results: dict[str, Any] = {"threads": options.threads, "block_steps": options.block, "pairs": options.pairs}

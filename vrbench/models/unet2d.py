@@ -51,7 +51,7 @@ class DiffusersUNet(nn.Module):
             raise ValueError(f"needs diffusers ({error}): pip install 'vrbench[diffusion]'") from error
 
         lower = len(channels) - 1
-        self.unet = UNet2DModel(
+        self.unet: nn.Module = UNet2DModel(
             in_channels=input_shape[0],
             out_channels=output_dim,
             block_out_channels=tuple(channels),
