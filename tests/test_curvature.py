@@ -162,6 +162,16 @@ def test_bound_holds_and_a_stale_start_is_left() -> None:
         assert abs(float(value - want)) <= float(bound) + 1e-12
 
 
+def test_a_fresh_vector_finds_what_overtook_the_last_eigenvectors() -> None:
+    """Exact eigenvectors of 3, 2, 1 have no residual to follow; 4 is orthogonal to them all."""
+    spectrum = torch.cat([torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.linspace(0.5, -1, 96)]).double()
+    last = torch.eye(100, dtype=torch.float64)[1:4]
+    stuck = top_eigenpairs(lambda v: spectrum * v, last, tol=1e-3)
+    assert float(stuck.values[0]) == pytest.approx(3.0)
+    found = top_eigenpairs(lambda v: spectrum * v, last, fresh=start(100)[0], tol=1e-3)
+    assert float(found.values[0]) == pytest.approx(4.0, rel=1e-3)
+
+
 def test_small_bases_restart_and_exhausted_spaces_end() -> None:
     hessian, _ = exact(mlp)
     small = top_eigenpairs(lambda v: hessian @ v, start(len(hessian)), tol=1e-6, max_basis=6, max_products=300)

@@ -13,15 +13,19 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 LossClosure = Callable[[], Tensor]
 """Returns a scalar loss with a graph back to the parameters."""
 Operator = Callable[[Tensor], Tensor]
 """A symmetric linear map on flat vectors."""
 
-
 CLUSTER = 8
 """Most eigenvalues beyond those asked for that are taken together when their distance to the rest is judged."""
+
+
+EXPLORE = 2
+"""Krylov steps from a fresh vector before a solve may end."""
 
 
 class NoSecondDerivative(ValueError):
@@ -47,8 +51,6 @@ class _ChunkedOperator:
     """
 
     def __init__(self, chunks: Sequence[tuple[float, Callable[[], Any]]], parameters: Sequence[Tensor]) -> None:
-        if not chunks:
-            raise ValueError("chunks is empty: give at least one weighted loss closure")
         self.chunks = list(chunks)
         self.parameters = list(parameters)
         self.size = sum(parameter.numel() for parameter in self.parameters)
@@ -200,6 +202,7 @@ def top_eigenpairs(
     operator: Operator,
     start: Tensor,
     *,
+    fresh: Tensor | None = None,
     k: int = 1,
     tol: float = 1e-2,
     max_products: int = 100,
@@ -212,8 +215,10 @@ def top_eigenpairs(
     `start` has shape (m, n): the vectors of the last measurement, or one vector to begin with. The search space begins
     with them and grows by the residual of the first Ritz pair that has not converged. From one vector this is Lanczos
     in exact arithmetic (every residual of a Krylov space points along its next vector); from several it is a block
-    restart. Since the products of the basis are stored, residuals are true ones, and a full basis of `max_basis`
-    vectors is folded onto its best Ritz vectors at no product (thick restart, Wu & Simon 2000).
+    restart. Eigenvalues that have overtaken all of those hide from it: `fresh`, of shape (n,), is a vector with some of
+    everything, whose Krylov space then grows by `EXPLORE` steps at least, and in turn with the residuals. Since the
+    products of the basis are stored, residuals are true ones, and a full basis of `max_basis` vectors is folded onto
+    its best Ritz vectors at no product (thick restart, Wu & Simon 2000).
 
     Stops when each bound is ≤ `tol` · (largest |Ritz value|). A bound is 2ρ²/(γ + sqrt(γ² + 4ρ²)) ≤ min(ρ, ρ²/γ), with
     ρ the norm of the residuals of the first c Ritz pairs together and γ the value's distance to the disc of radius ‖r‖
@@ -228,10 +233,12 @@ def top_eigenpairs(
     if not 1 <= k <= n:
         raise ValueError(f"k={k}: 1 to the number of parameters, {n}, would do")
     space = _SearchSpace(start, min(max(max_basis, 2 * k + 4), n), max(k, keep))
-    waiting = list(start)
-    products = 0
+    waiting = [*start] if fresh is None else [*start, fresh]
+    products, follow, unexplored = 0, False, 0 if fresh is None else EXPLORE
     while True:
-        direction = waiting.pop(0) if waiting else space.residual(space.worst)
+        follow = not waiting and space.chain is not None and (unexplored > 0 or not follow)
+        grown = space.images[space.chain] if follow else None
+        direction = waiting.pop(0) if waiting else space.residual(space.worst) if grown is None else grown
         if not space.extend(direction):
             if waiting:
                 continue
@@ -240,17 +247,19 @@ def top_eigenpairs(
                 raise ArithmeticError("the search space cannot grow: the vectors are not finite")
         space.apply(operator)
         products += 1
+        if follow or (fresh is not None and direction is fresh):
+            space.chain = space.size - 1
+            unexplored -= follow
         bounds = space.ritz(k, tol)
-        if bounds is not None and not waiting and (bool((bounds <= tol * space.scale).all()) or space.size == n):
+        explored = not waiting and (unexplored <= 0 or space.chain is None)
+        if bounds is not None and explored and (bool((bounds <= tol * space.scale).all()) or space.size == n):
             converged = True
         elif products >= max_products:
             converged = False
         else:
             continue
-        if bounds is None:
-            bounds = torch.full((k,), torch.inf, dtype=torch.float64)
-        values = torch.full((k,), torch.nan, dtype=torch.float64)
-        values[: len(space.values)] = space.values[:k]
+        bounds = torch.full((k,), torch.inf, dtype=torch.float64) if bounds is None else bounds
+        values = functional.pad(space.values[:k], (0, max(0, k - space.size)), value=torch.nan)
         return Eigenpairs(values, space.ritz_vectors(max(k, keep)), bounds, products, converged)
 
 
@@ -263,6 +272,8 @@ class _SearchSpace:
         self.projected = torch.zeros(capacity, capacity, dtype=torch.float64)
         self.keep = keep
         self.size = 0
+        self.chain: int | None = None
+        """Row of the last vector of the Krylov space that is followed, while there is one."""
         self.values = torch.empty(0, dtype=torch.float64)
         self.rotation = torch.empty(0, 0, dtype=torch.float64)
         self.worst = 0
@@ -270,11 +281,11 @@ class _SearchSpace:
 
     def extend(self, direction: Tensor) -> bool:
         """Add the part of `direction` that is new to the space, normalised; False where there is none."""
+        rest = direction / torch.linalg.vector_norm(direction)
         if self.size == len(self.basis) and self.size < self.basis.shape[1]:
             self._fold()
         if self.size == len(self.basis):
             return False
-        rest = direction / torch.linalg.vector_norm(direction)
         used = self.basis[: self.size]
         for _ in range(3):
             before = torch.linalg.vector_norm(rest)
@@ -343,6 +354,7 @@ class _SearchSpace:
         self.projected[:count, :count] = (self.basis[:count] @ self.images[:count].T).double().cpu()
         self.projected = (self.projected + self.projected.T) / 2
         self.size = count
+        self.chain = None
 
 
 # ---- numbers that need no eigenvectors ------------------------------------------------------------------------------

@@ -34,7 +34,9 @@ LOSSES_WATCHED = 5
 COLD_TOLERANCE = 1e-3
 """Largest tolerance of a solve that has no vectors to start from; its vectors carry all later ones."""
 REFRESH = 5
-"""One warm solve in so many gets a new vector beside the last eigenvectors, should they all have been overtaken."""
+"""One warm solve in so many also searches from a new vector, should all the last eigenvectors have been overtaken."""
+CHEAP = 6
+"""After a solve of so few products, one in two does."""
 NOISE = 0.3
 """Part of a random direction in that vector, beside the gradient's 1."""
 
@@ -91,7 +93,7 @@ class EdgeOfStability:
         self.matrix = matrix
         self.cadence = Cadence(every, max_share)
         self._vectors: dict[str, Tensor] = {}
-        self._solves: dict[str, int] = {}
+        self._solves: dict[str, tuple[int, int]] = {}
         self._losses: deque[float] = deque(maxlen=LOSSES_WATCHED)
         self._watched = 0
         self._before: list[Tensor] = []
@@ -157,7 +159,7 @@ class EdgeOfStability:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the same vectors, losses and clock."""
         self._vectors = {name: rows.to(self._training.device) for name, rows in state["vectors"].items()}
-        self._solves = dict(state["solves"])
+        self._solves = {name: (count, cost) for name, (count, cost) in state["solves"].items()}
         self._losses = deque(state["losses"], maxlen=LOSSES_WATCHED)
         self._watched = state["watched"]
         self.cadence.load_state_dict(state["cadence"])
@@ -211,15 +213,19 @@ class EdgeOfStability:
         noise = noise / torch.linalg.vector_norm(noise)
         norm = torch.linalg.vector_norm(gradient)
         downhill = gradient / norm if bool(norm > 0) else torch.zeros_like(gradient)
-        last, count = self._vectors.get(name), self._solves.get(name, 0)
-        start, tolerance = (downhill + noise)[None], min(self.tolerance, COLD_TOLERANCE)
-        if last is not None:
-            fresh = (downhill + NOISE * noise)[None]
-            start, tolerance = (last if count % REFRESH else torch.cat([last, fresh])), self.tolerance
-        self._solves[name] = count + 1
+        generic = downhill + NOISE * noise
+        last, (count, cost) = self._vectors.get(name), self._solves.get(name, (0, 0))
+        explore = count % REFRESH == 0 or (count % 2 == 0 and cost <= CHEAP)
         pairs = curvature.top_eigenpairs(
-            operator, start, k=k, tol=tolerance, max_products=self.max_products, generator=generator
+            operator,
+            (downhill + noise)[None] if last is None else last,
+            fresh=generic if last is not None and explore else None,
+            k=k,
+            tol=self.tolerance if last is not None else min(self.tolerance, COLD_TOLERANCE),
+            max_products=self.max_products,
+            generator=generator,
         )
+        self._solves[name] = (count + 1, pairs.products)
         self._vectors[name] = pairs.vectors
         return pairs
 
