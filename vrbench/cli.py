@@ -273,27 +273,31 @@ def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: Trai
     import torch
 
     from vrbench.trainer import Stopped
-    from vrbench.writer import RunIsTaken, RunWriter
+    from vrbench.writer import RunIsTaken
 
     if training.threads is not None:
         torch.set_num_threads(training.threads)
     trainer = build(cfg, info, training)
-    loggers = {name: _instantiate(node, f"logger.{name}") for name, node in cfg.logger.items()}
+    processes = trainer.processes
+    nodes = cfg.logger.items() if processes.writes else ()
+    loggers = {name: _instantiate(node, f"logger.{name}") for name, node in nodes}
     watch = _watch(trainer)
     if watch is not None:
         loggers["search"] = watch
     device, threads = str(trainer.device), torch.get_num_threads()
     try:
         with (
-            RunWriter.open(info, loggers, force=settings.force, device=device, threads=threads) as writer,
+            processes.writer(info, loggers, force=settings.force, device=device, threads=threads) as writer,
             _StopSignals() as stop,
         ):
             trainer.fit(writer, lambda: stop.received is not None or (watch is not None and watch.pruned))
     except RunIsTaken as taken:
-        print(f"{info.name}: {taken}; left to it")
+        if processes.writes:
+            print(f"{info.name}: {taken}; left to it")
     except Stopped as stopped:
         if stop.received is None:
-            print(f"{info.name}: pruned at step {stopped.step} of {stopped.total_steps}")
+            if watch is not None and watch.pruned:
+                print(f"{info.name}: pruned at step {stopped.step} of {stopped.total_steps}")
             return
         name = signal.Signals(stop.received).name
         line = (
@@ -305,7 +309,7 @@ def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: Trai
 def _watch(trainer: Trainer) -> Watch | None:
     """The pruner's eye on this run, where it is a trial of a search that prunes."""
     sweeper = HydraConfig.get().sweeper
-    if sweeper.get("trial") is None:
+    if sweeper.get("trial") is None or not trainer.processes.writes:
         return None
     from vrbench.search import Watch
 
@@ -317,11 +321,15 @@ def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:
     """Instantiate the run's parts, on their device and with their seeds; raises ConfigError where they do not fit."""
     import torch
 
+    from vrbench.capabilities import capabilities
+    from vrbench.distributed import Processes
     from vrbench.randomness import Streams
     from vrbench.trainer import Trainer, pick_device
 
     with _blame("trainer"):
         device = pick_device(training.device)
+        processes = Processes.join(device)
+        device = processes.device(device)
     streams = Streams(info.seed, device)
     task = _instantiate(cfg.task, "task")
     make_model = _instantiate(cfg.model, "model")
@@ -345,8 +353,10 @@ def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:
         make_schedule = _instantiate(cfg.schedule, "schedule")
         schedule = make_schedule(optimizer, training.total_steps(task.batches_per_epoch), steps_per_epoch)
     probes = {name: _instantiate(node, f"probe.{name}") for name, node in cfg.probe.items()}
+    with _blame("task"):
+        processes.check(task.units_per_batch, capabilities(optimizer).create_graph)
     with _blame("probe"):
-        return Trainer(training, task, model, optimizer, schedule, probes, streams)
+        return Trainer(training, task, model, optimizer, schedule, probes, streams, processes)
 
 
 def _instantiate(node: DictConfig, key: str) -> Any:

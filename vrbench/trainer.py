@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vrbench.capabilities import capabilities
 from vrbench.contracts import Batch, Moment, Probe, Task, TrainerSettings, Training
+from vrbench.distributed import Processes
 from vrbench.randomness import Streams
 from vrbench.records import peak_memory_bytes
 from vrbench.writer import RunWriter
@@ -91,6 +92,7 @@ class Trainer:
         schedule: LRScheduler,
         probes: Mapping[str, Probe],
         streams: Streams,
+        processes: Processes | None = None,
     ) -> None:
         self.settings = settings
         self.task = task
@@ -99,6 +101,7 @@ class Trainer:
         self.schedule = schedule
         self.probes = dict(probes)
         self.streams = streams
+        self.processes = processes or Processes()
         self.device = streams.device
         self.total_steps = settings.total_steps(task.batches_per_epoch)
         self.eval_every = settings.eval_every or max(1, task.batches_per_epoch // settings.accumulate)
@@ -151,7 +154,7 @@ class Trainer:
                 self._write(writer, row)
             if diverged or self.step == self.total_steps:
                 continue
-            stop = should_stop()
+            stop = self.processes.any(should_stop())
             if stop or time.monotonic() - saved_at >= self.settings.checkpoint_seconds:
                 with self.clock.section("records"):
                     writer.checkpoint(self._state())
@@ -200,7 +203,7 @@ class Trainer:
             self._batches = iter(self.task.train_batches(self._order, self._augment, position))
             batch = next(self._batches)
         self._next_batch += 1
-        return self._in_format(batch)
+        return self._in_format(self.processes.share(batch))
 
     def _in_format(self, batch: Batch) -> Batch:
         if not self.settings.channels_last:
@@ -214,15 +217,16 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
         total: Tensor | None = None
         for number, batch in enumerate(batches, self.step * self.settings.accumulate):
-            self.streams.reseed(self._noise, "noise", number)
-            self.streams.reseed_global("dropout", number)
+            self.streams.reseed(self._noise, "noise", self.processes.stream(number))
+            self.streams.reseed_global("dropout", self.processes.stream(number))
             with self._autocast():
                 loss, metrics = self.task.loss(self.model, batch, self._noise)
             loss = loss / len(batches)
             loss.backward(create_graph=self.able.create_graph)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
-        return total, metrics
+        total, *averages = self.processes.average(self.model.parameters(), [total, *metrics.values()])
+        return total, dict(zip(metrics, averages, strict=True))
 
     def _update(self, batches: list[Batch]) -> None:
         """The optimizer's step; a two-step one takes its second gradients on the same batches with the same noise."""
