@@ -1,0 +1,168 @@
+"""Find runs among many: one flat row a run, kept in `<root>/index.jsonl` and brought up to date at each reading.
+
+The run folders stay the truth. A row is taken from the index while its run's manifest and summary have the times and
+sizes that they had when it was written; other rows are read anew, rows of vanished folders are dropped, and an index
+that is missing, torn or of another version is made afresh.
+
+    python -m vrbench.index results/runs optimizer=vradam status=finished
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vrbench.records import Run, write_whole
+
+VERSION = 1
+FILE = "index.jsonl"
+
+_KEYS = re.compile(r"^(?=[^\s-])", re.MULTILINE)
+"""Where a key of the outermost mapping begins in YAML as PyYAML writes it."""
+
+Row = dict[str, Any]
+"""`directory` (relative to the root), `id`, `arm`, `name`, `study`, `seed`, `status`; the chosen YAMLs (`task`, …); the
+config's leaves (`optimizer.lr`); the final metrics (`val/loss`) and the best ones (`best/val/loss`)."""
+
+
+def read_index(root: Path) -> list[Row]:
+    """A row for every run at or below `root`, sorted by directory; the index file is brought up to date on the way.
+
+    Where the root cannot be written, the rows are right all the same. Raises FileNotFoundError where it is missing, and
+    ValueError for a run folder of an unknown schema version.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    known = _load(root / FILE)
+    rows: list[Row] = []
+    changed = False
+    for folder, stamp in _folders(str(root)):
+        directory = os.path.relpath(folder, root)
+        row = known.pop(directory, None)
+        if row is None or row["stamp"] != stamp:
+            row = {"directory": directory, "stamp": stamp, **_read(Path(folder))}
+            changed = True
+        rows.append(row)
+    rows.sort(key=lambda row: str(row["directory"]))
+    if changed or known:
+        _save(root / FILE, rows)
+    for row in rows:
+        del row["stamp"]
+    return rows
+
+
+def select(rows: Iterable[Row], wanted: Mapping[str, Any]) -> list[Row]:
+    """Rows in which every key of `wanted` has the value: `{"optimizer": "vradam", "optimizer.lr": 0.001}`.
+
+    Raises ValueError for a key that no row has.
+    """
+    rows = list(rows)
+    for key in wanted:
+        if rows and not any(key in row for row in rows):
+            raise ValueError(f"{key}: no run has such a key")
+    return [row for row in rows if all(key in row and row[key] == value for key, value in wanted.items())]
+
+
+def _folders(root: str) -> Iterator[tuple[str, list[int]]]:
+    """Run folders and the stamp of each: times and sizes of what its row is made of."""
+    stack = [root]
+    while stack:
+        folder = stack.pop()
+        with os.scandir(folder) as found:
+            entries = {entry.name: entry for entry in found}
+        if "manifest.json" not in entries:
+            stack.extend(entry.path for entry in entries.values() if entry.is_dir(follow_symlinks=False))
+            continue
+        stamp = []
+        for name in ("manifest.json", "summary.json"):
+            state = entries[name].stat() if name in entries else None
+            stamp += [state.st_mtime_ns, state.st_size] if state else [0, 0]
+        yield folder, stamp
+
+
+def _read(folder: Path) -> Row:
+    run = Run(folder)
+    manifest, summary = run.manifest, run.summary or {}
+    row: Row = _config((folder / "config.yaml").read_text(encoding="utf-8"))
+    row |= {key: manifest[key] for key in ("id", "arm", "name", "study", "seed")}
+    row |= {**manifest["choices"], "status": run.status, "steps": summary.get("steps")}
+    row |= summary.get("metrics", {})
+    row |= {f"best/{key}": value for key, value in summary.get("best", {}).get("metrics", {}).items()}
+    return _shared(row)
+
+
+def _shared(row: Row) -> Row:
+    """The same row, its words kept in memory once however many rows have them."""
+    return {sys.intern(key): sys.intern(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _config(text: str) -> Row:
+    """The leaves of a config.yaml. YAML is slow and runs have most lines in common, so it is parsed key by key."""
+    row: Row = {}
+    for block in _KEYS.split(text):
+        head, _, body = block.partition("\n")
+        if re.fullmatch(r"\w+:", head) and body.startswith("  "):
+            for part in _KEYS.split(re.sub(r"^  ", "", body, flags=re.MULTILINE)):
+                row |= {f"{head[:-1]}.{key}": value for key, value in _parsed(part).items()}
+        else:
+            row |= _parsed(block)
+    return row
+
+
+@lru_cache(maxsize=4096)
+def _parsed(block: str) -> Row:
+    return dict(_leaves(yaml.load(block, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}, ""))
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif not str(key).startswith("_"):
+            yield f"{prefix}{key}", value
+
+
+def _load(path: Path) -> dict[str, Row]:
+    """The rows of the index by directory; none where it cannot be trusted."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            if json.loads(next(file, "null")) != {"version": VERSION}:
+                return {}
+            rows = [_shared(json.loads(line)) for line in file]
+        return {row["directory"]: row for row in rows if row["stamp"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _save(path: Path, rows: Iterable[Row]) -> None:
+    lines = itertools.chain([{"version": VERSION}], rows)
+    try:
+        write_whole(path, lambda file: file.writelines(json.dumps(line).encode() + b"\n" for line in lines))
+    except OSError as error:
+        print(
+            f"vrbench: {path} cannot be written ({error.strerror}); the runs are read anew next time", file=sys.stderr
+        )
+
+
+def main(arguments: list[str]) -> None:
+    """Print the directories of the runs below the first argument that the others, `key=value`, select."""
+    root, *pairs = arguments
+    wanted = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+    for row in select(read_index(Path(root)), wanted):
+        print(Path(root) / row["directory"])
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:] or ["results/runs"])
+    except (ValueError, OSError) as error:
+        sys.exit(f"vrbench: {error}")
