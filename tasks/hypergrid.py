@@ -153,7 +153,7 @@ class HyperGrid:
         return {
             "loss": loss,
             "l1": float((learned - target).abs().sum()),
-            "jensen_shannon": max(0.0, entropies[0] - (entropies[1] + entropies[2]) / 2),
+            "jensen_shannon": max(entropies[0] - (entropies[1] + entropies[2]) / 2, 0.0),
             "logz_error": abs(float(start.log_z) - self.grid.log_z),
             "modes": float(self.grid.modes.sum()),
             "modes_found": float((self.grid.modes & self.visited).sum()),
@@ -234,12 +234,15 @@ class HyperGrid:
         return Walks(torch.stack(states), torch.stack(actions))
 
     def _cumulative(self, heads: Heads, epsilon: float) -> Tensor:
-        """(rows + 1, ndim) running sums over the moves of (1 − ε) P_F + ε · uniform; 0 at the sink."""
+        """(rows + 1, ndim) running sums over the moves of (1 − ε) P_F + ε · uniform; 0 at the sink.
+
+        A model that has diverged to NaN stops at once: the loss, not an endless walk, is to say so.
+        """
         probabilities = heads.log_pf[:-1].detach().exp()
         if epsilon > 0:
-            moves = self._facts(heads.states).moves
+            moves = self._facts(heads.states).moves.to(probabilities.dtype)
             probabilities = torch.lerp(probabilities, moves / moves.sum(-1, keepdim=True), epsilon)
-        return functional.pad(probabilities[:, :-1].cumsum(-1), (0, 0, 0, 1))
+        return functional.pad(probabilities[:, :-1].cumsum(-1).nan_to_num(0.0), (0, 0, 0, 1))
 
     def _facts(self, states: Tensor) -> StateFacts:
         """What the grid says of some states, remembered where it is asked about all of a small grid."""

@@ -271,6 +271,17 @@ def test_the_mlp_fits_too_and_the_picture_shows_eight_walks():
     assert (picture.dtype, picture.shape) == (torch.uint8, (96, 8 * 96 + 7 * 8, 3))
 
 
+def test_a_diverged_model_ends_in_a_loss_that_is_not_finite():
+    for mask_invalid in (False, True):
+        task = make_task(size=4, mask_invalid=mask_invalid, eval_walks=4)
+        model = small_model(task)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(torch.nan)
+            assert task.loss(model, torch.zeros(4, dtype=torch.int64), seeded())[0].isnan()
+            assert task.evaluate(model, "val")["flow_matching"] != task.evaluate(model, "val")["flow_matching"]
+
+
 # ---- bad input ------------------------------------------------------------------------------------------------------
 
 

@@ -300,6 +300,25 @@ def test_vradam_learns_the_default_grid_and_resumes_bit_for_bit():
     assert torch.equal(resumed[0].visited, task.visited)
 
 
+@pytest.mark.parametrize("whole_grid", [4096, 0], ids=["table", "step by step"])
+@pytest.mark.parametrize("loss", OBJECTIVES)
+def test_a_diverged_model_ends_in_a_loss_that_is_not_finite(loss, whole_grid, monkeypatch):
+    monkeypatch.setattr(tasks.hypergrid, "WHOLE_GRID", whole_grid)
+    task = make_task(loss, eval_walks=10)
+    model = make_model(task)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+        assert task.loss(model, next(task.train_batches(seeded(), seeded())), seeded())[0].isnan()
+        metrics = task.evaluate(model, "val")
+    assert all(metrics[key] != metrics[key] for key in ("loss", "l1", "jensen_shannon", "logz_error"))
+
+
+def test_double_precision_explores_too():
+    task = make_task(epsilon=0.5)
+    assert task.loss(make_model(task).double(), torch.zeros(4, dtype=torch.int64), seeded())[0].dtype == torch.float64
+
+
 def test_log_z_has_a_group_of_its_own_and_vradams_norm_spans_both():
     from optimizers.vradam import VRAdam
 
