@@ -11,11 +11,9 @@ import os
 import re
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import hydra
@@ -32,6 +30,7 @@ from pydantic import ValidationError
 
 from vrbench import records
 from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
+from vrbench.signals import StopSignals
 
 if TYPE_CHECKING:
     from vrbench.search import Watch
@@ -288,7 +287,7 @@ def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: Trai
     try:
         with (
             processes.writer(info, loggers, force=settings.force, device=device, threads=threads) as writer,
-            _StopSignals() as stop,
+            StopSignals() as stop,
         ):
             trainer.fit(writer, lambda: stop.received is not None or (watch is not None and watch.pruned))
     except RunIsTaken as taken:
@@ -437,30 +436,3 @@ def _offer(wrong: str, options: list[str], where: str) -> str:
 
 def _one_line(text: str) -> str:
     return re.sub(r"\s*\n\s*", "; ", text.strip())
-
-
-class _StopSignals:
-    """Note the first SIGINT, SIGTERM or SIGUSR1 (SLURM's warning) for the trainer; a second one ends the process."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def __exit__(self, *exception: object) -> None:
-        self._restore()
