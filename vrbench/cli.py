@@ -191,6 +191,7 @@ def _decides(group: str) -> bool:
 
 def main() -> None:
     """Run `vrbench`. Exit codes: 0 done (diverged too), 2 wrong config, 1 broken run, 128 + n stopped by signal n."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin at barriers starve a busy machine
     if "HYDRA_FULL_ERROR" not in os.environ:
         os.environ.update({"HYDRA_FULL_ERROR": "1", ONE_LINE: "1"})  # Hydra then raises, and we say it in one line
     for sweeper in (Tune, Confirm):  # Hydra takes plugins from this package name only
