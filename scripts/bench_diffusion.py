@@ -53,7 +53,7 @@ def model_of(case: str) -> TinyUNet:
     """unet_tiny as conf/model/unet_tiny.yaml has it."""
     size = CASES[case][0]
     torch.manual_seed(0)
-    return TinyUNet((1, size, size), 1, channels=[32, 64], groups=8, time_features=64, attention=True)
+    return TinyUNet((1, size, size), 1, channels=[24, 48], groups=8, time_features=64, attention=True)
 
 
 def bare_side(case: str) -> Callable[[int], None]:

@@ -34,9 +34,7 @@ def seconds(work: Callable[[], Any]) -> float:
     return clock() - begin
 
 
-def compare(
-    rounds: int, ours: Callable[[], Any], theirs: Callable[[], Any], repeat: int
-) -> tuple[float, float, float]:
+def compare(rounds: int, ours: Callable[[], Any], theirs: Callable[[], Any], repeat: int) -> tuple[float, float, float]:
     """Median seconds of each, and the median quotient; a round is `repeat` times ours, then once theirs."""
     ours(), theirs()
     pairs = [(seconds(lambda: [ours() for _ in range(repeat)]) / repeat, seconds(theirs)) for _ in range(rounds)]

@@ -227,10 +227,12 @@ class GridWorldFlow:
 
     def heads(self, model: nn.Module, visited: Visited) -> Heads:
         """Evaluate the model on every visited state and read its columns."""
-        output = torch.cat([
-            self._output(model, visits, cells)
-            for visits, cells in zip(visited.visits.split(_CHUNK), visited.cells.split(_CHUNK), strict=True)
-        ])
+        output = torch.cat(
+            [
+                self._output(model, visits, cells)
+                for visits, cells in zip(visited.visits.split(_CHUNK), visited.cells.split(_CHUNK), strict=True)
+            ]
+        )
         width = len(ACTIONS)
         forward, backward, flow = output[:, :width], output[:, width : 2 * width], output[:, 2 * width]
         if self.mask_invalid:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,12 @@ def test_only_one_file_imports(library: str, home: str) -> None:
     assert importers == {home}
 
 
+def cpu_seconds_of_children() -> float:
+    """Processor time, which other work on the machine does not stretch; on an idle one it is the wall's."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.parametrize("arguments", [["--cfg", "job"], ["--help"]], ids=" ".join)
 def test_looking_at_the_config_is_light(arguments: list[str]) -> None:
     script = (
@@ -79,9 +85,9 @@ def test_looking_at_the_config_is_light(arguments: list[str]) -> None:
     )
     best = float("inf")
     for _ in range(3):
-        started = time.perf_counter()
+        before = cpu_seconds_of_children()
         result = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, cpu_seconds_of_children() - before)
         assert result.returncode == 0, result.stderr
     assert "optimizer" in result.stdout
     assert best < 1.5

@@ -318,3 +318,16 @@ def test_every_optimizer_is_probed(vrbench: Callable[..., int], tmp_path: Path, 
     for row in measured:
         assert row["eos/sharpness"] > 0
         assert ("eos/ratio" in row) == ("eos/threshold" in row)
+
+
+SHARED = CONF.parent / "../shared/data"
+FITTING: dict[str, tuple[str, ...]] = {
+    "digits": ("probe.eos.size=16",),
+    "pydoc": ("task.batch_size=2",),
+    "diffusion_digits": (),
+    "hypergrid": (),
+    "gridworld": ("task.batch_size=8",),
+    "cifar10": (f"task.data.path={SHARED / 'cifar10'}", "task.data.train_size=64", "task.data.test_size=16"),
+    "mnist": (f"task.data.path={SHARED / 'mnist'}", "task.data.train_size=64", "task.data.test_size=16"),
+    "wikitext2": (f"task.data.path={SHARED / 'wikitext2-mini'}", "task.batch_size=2"),
+}

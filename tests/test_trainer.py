@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import QUICK
-from toy import ListWriter, ToyTask, settings, trainer
 from torch import nn
+from toy import ListWriter, ToyTask, settings, trainer
 
 from vrbench.contracts import Moment, Training
 from vrbench.probes import OptimProbe, global_norm

@@ -48,8 +48,10 @@ class GFlowNetMLP(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation}: must be one of {', '.join(ACTIVATIONS)}")
         self.log_z: nn.Parameter | None = nn.Parameter(torch.zeros(1)) if log_z else None
-        self.net = _table(input_shape, output_dim) if tabular else _mlp(
-            prod(input_shape), hidden, layers, ACTIVATIONS[activation], output_dim
+        self.net = (
+            _table(input_shape, output_dim)
+            if tabular
+            else _mlp(prod(input_shape), hidden, layers, ACTIVATIONS[activation], output_dim)
         )
 
     def forward(self, states: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from vrbench.models.unet_blocks import check_image_shape, check_levels
@@ -51,7 +53,7 @@ class DiffusersUNet(nn.Module):
             raise ValueError(f"needs diffusers ({error}): pip install 'vrbench[diffusion]'") from error
 
         lower = len(channels) - 1
-        self.unet: nn.Module = UNet2DModel(
+        self.unet: Any = UNet2DModel(
             in_channels=input_shape[0],
             out_channels=output_dim,
             block_out_channels=tuple(channels),
