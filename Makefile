@@ -2,8 +2,8 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
-	$$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
@@ -37,7 +37,7 @@ bench-curvature: $(VENV)/.dev  ## our eigensolver against others
 	$(BIN)/python scripts/bench_curvature.py
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "vrbench needs Python 3.10, 3.11 or 3.12 with venv: install one, or say make PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "vrbench needs Python 3.11 or 3.12 with venv (the pins allow no other): install one, or say make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
