@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,7 +193,17 @@ def test_grid_is_torchgfns():
 
 
 def test_importing_torchgfn_leaves_multiprocessing_alone():
-    assert multiprocessing.get_start_method(allow_none=True) is None
+    """In a process of its own: what ran before in this one may have chosen a method."""
+    script = (
+        "import multiprocessing\n"
+        "from vrbench.data.hypergrid import hypergrid\n"
+        f"hypergrid(2, 4, 'original', {ORIGINAL!r})\n"
+        "print(multiprocessing.get_start_method(allow_none=True))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert result.stdout.strip() == "None", result.stderr
 
 
 def test_terminal_distribution_is_the_sum_over_all_paths():
