@@ -33,10 +33,9 @@ LOSSES_WATCHED = 5
 """Losses on the probe set that make one oscillation index: of this many steps in a row."""
 COLD_TOLERANCE = 1e-3
 """Largest tolerance of a solve that has no vectors to start from; its vectors carry all later ones."""
-REFRESH = 5
-"""One warm solve in so many also searches from a new vector, should all the last eigenvectors have been overtaken."""
-CHEAP = 6
-"""After a solve of so few products, one in two does."""
+CHEAP, OFTEN, SELDOM = 6, 3, 9
+"""A warm solve also searches from a new vector, should all the last eigenvectors have been overtaken: one in `OFTEN`
+where the last solve took `CHEAP` products at most, else one in `SELDOM`."""
 NOISE = 0.3
 """Part of a random direction in that vector, beside the gradient's 1."""
 
@@ -215,7 +214,7 @@ class EdgeOfStability:
         downhill = gradient / norm if bool(norm > 0) else torch.zeros_like(gradient)
         generic = downhill + NOISE * noise
         last, (count, cost) = self._vectors.get(name), self._solves.get(name, (0, 0))
-        explore = count % REFRESH == 0 or (count % 2 == 0 and cost <= CHEAP)
+        explore = count % (OFTEN if cost <= CHEAP else SELDOM) == 0
         pairs = curvature.top_eigenpairs(
             operator,
             (downhill + noise)[None] if last is None else last,
