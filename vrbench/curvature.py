@@ -252,7 +252,7 @@ def top_eigenpairs(
             unexplored -= follow
         bounds = space.ritz(k, tol)
         explored = not waiting and (unexplored <= 0 or space.chain is None)
-        if bounds is not None and explored and (bool((bounds <= tol * space.scale).all()) or space.size == n):
+        if space.size == n or (bounds is not None and explored and bool((bounds <= tol * space.scale).all())):
             converged = True
         elif products >= max_products:
             converged = False
