@@ -270,22 +270,27 @@ def test_refusals_name_the_argument(vrbench: Callable[..., int], capsys: pytest.
     assert "probe.eos.tier=big: choose one of cheap, standard, full" in capsys.readouterr().err
 
 
-def test_oscillation_index_and_cadence() -> None:
+def test_oscillation_index_and_cadence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert oscillation([5.0, 4.0, 3.0, 2.0]) == 0.0
     assert oscillation([1.0, 2.0, 1.0, 2.0, 1.0]) == 1.0
     assert oscillation([1.0, 1.0]) == 0.0
     fixed = Cadence(every=10, max_share=None)
     assert [step for step in range(1, 26) if fixed.is_due(step, step == 25)] == [10, 20, 25]
+    clock = [0.0]
+    monkeypatch.setattr("vrbench.stability.time.perf_counter", lambda: clock[0])
     shared = Cadence(every=None, max_share=0.1)
-    shared_due = []
-    for step in range(1, 101):  # steps of 1 s, measurements of 2 s: one in 18 steps at most, so 100 steps allow 5
-        shared._durations.append(1.0)
-        shared.steps = step
-        if shared._share_after() <= 0.1:
-            shared_due.append(step)
-            shared.spent, shared._last_cost = shared.spent + 2.0, 2.0
-    assert shared_due == [1, 36, 54, 72, 90]
-    assert shared.spent / (shared.spent + 100) <= 0.1
+    due = []
+    for step in range(1, 101):  # steps of 1 s, measurements of 2 s, one evaluation of 50 s that counts for nothing
+        measured = shared.is_due(step, step == 100)
+        clock[0] += 1.0
+        with shared.spending():
+            clock[0] += 2.0 * measured
+        due += [step] * measured
+        clock[0] += 50.0 * (step == 30)
+    assert due == [1, 36, 54, 72, 90]  # the n-th makes it 2n of 2n + step seconds
+    resumed = Cadence(every=None, max_share=0.1)
+    resumed.load_state_dict(shared.state_dict())
+    assert resumed.state_dict() == shared.state_dict()
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

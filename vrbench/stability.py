@@ -124,13 +124,13 @@ class EdgeOfStability:
     def before_step(self, moment: Moment) -> None:
         """On a step that will be measured, copy the parameters."""
         self._due = self.cadence.is_due(moment.step, moment.step == self._training.total_steps)
-        with self.cadence.spending():
-            if self._due and self.tier != "cheap":
+        if self._due and self.tier != "cheap":
+            with self.cadence.spending():
                 self._before = [p.detach().clone() for p in self._all]
 
     def after_step(self, moment: Moment) -> dict[str, float]:
         """Measure if it is time to; watch the loss for a few steps from there on."""
-        with self.cadence.spending(measured=self._due):
+        with self.cadence.spending():
             row: dict[str, float] = {}
             if self._due:
                 if len(self._losses) == LOSSES_WATCHED:
@@ -280,55 +280,63 @@ class EdgeOfStability:
 
 
 class Cadence:
-    """When to measure: every N steps, under a share of the time. The step's own time is a median, so that evaluation
-    and checkpoints between two steps do not count."""
+    """When to measure: every N steps, under a share of the time. The first time is not held back: its cost is not known.
+
+    The time of the steps is their median times their number, so that evaluation and checkpoints between them do not
+    count; the cost of a measurement is the highest of the last few, with all that follows from it.
+    """
 
     def __init__(self, every: int | None, max_share: float | None) -> None:
         self.every = every
         self.max_share = max_share
         self.steps = 0
         self.spent = 0.0
-        self._last_cost = 0.0
+        self._costs: deque[float] = deque(maxlen=4)
+        self._spent_before = 0.0
         self._durations: deque[float] = deque(maxlen=101)
-        self._since: float | None = None
-        self._spent_since = 0.0
+        self._since: tuple[float, float] | None = None
 
     def is_due(self, step: int, is_last: bool) -> bool:
-        """Called once a step, before it."""
+        """Whether to measure after this step. Asked once a step, before it."""
         now = time.perf_counter()
         if self._since is not None:
-            self._durations.append(max(0.0, now - self._since - (self.spent - self._spent_since)))
-        self._since, self._spent_since = now, self.spent
+            self._durations.append(max(0.0, now - self._since[0] - (self.spent - self._since[1])))
+        self._since = now, self.spent
         self.steps += 1
         if self.every is not None and step % self.every != 0 and not is_last:
             return False
-        return self.max_share is None or self._share_after() <= self.max_share
-
-    def _share_after(self) -> float:
-        """The probe's share of the time if it measured once more, at the last measurement's cost."""
-        if self._last_cost == 0.0:
-            return 0.0
+        cost = max([*self._costs, self.spent - self._spent_before])
+        after = self.spent + cost
         training = statistics.median(self._durations) * self.steps if self._durations else 0.0
-        spent = self.spent + self._last_cost
-        return spent / (spent + training)
+        if self.max_share is not None and self.spent > 0 and after > self.max_share * (after + training):
+            return False
+        if self.spent > 0:
+            self._costs.append(self.spent - self._spent_before)
+        self._spent_before = self.spent
+        return True
 
     @contextlib.contextmanager
-    def spending(self, measured: bool = False) -> Iterator[None]:
-        """Book the time inside the block; `measured` if it is what the next measurement will cost too."""
+    def spending(self) -> Iterator[None]:
+        """Book the time inside the block."""
         began = time.perf_counter()
         yield
-        seconds = time.perf_counter() - began
-        self.spent += seconds
-        if measured:
-            self._last_cost = seconds
+        self.spent += time.perf_counter() - began
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         """What was spent, and on how many steps."""
-        return {"steps": self.steps, "spent": self.spent, "last_cost": self._last_cost}
+        return {
+            "steps": self.steps,
+            "spent": self.spent,
+            "spent_before": self._spent_before,
+            "costs": list(self._costs),
+            "durations": list(self._durations),
+        }
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.steps, self.spent, self._last_cost = int(state["steps"]), state["spent"], state["last_cost"]
+        self.steps, self.spent, self._spent_before = state["steps"], state["spent"], state["spent_before"]
+        self._costs.extend(state["costs"])
+        self._durations.extend(state["durations"])
 
 
 def oscillation(losses: list[float]) -> float:
