@@ -280,7 +280,7 @@ class EdgeOfStability:
 
 
 class Cadence:
-    """When to measure: every N steps, under a share of the time. The first time is not held back: its cost is not known.
+    """When to measure: every N steps, under a share of the time. The first is never held back: its cost is unknown.
 
     The time of the steps is their median times their number, so that evaluation and checkpoints between them do not
     count; the cost of a measurement is the highest of the last few, with all that follows from it.
