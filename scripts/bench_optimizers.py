@@ -4,9 +4,9 @@ Two optimizers of one form run in one process, a step each in turn, so that what
 alike. A ratio is the median over rounds of (VRAdam's step / the step of AdamW in the same form just before);
 peak memory is what parameters, gradients and state hold plus the most that a step allocates on top.
 
-The gate needs a norm of velocity and gradient before the kernel may run, so the least that any two-pass step can cost is
-AdamW's step and one read of both. `floor` is that least as torch can do it: AdamW's step and one torch.dot(v, g) for each
-parameter, over AdamW's step.
+The gate needs a norm of velocity and gradient before the kernel may run, so the least that a step can cost is AdamW's
+and one read of both. `floor` is that least as torch can do it: AdamW's step and one torch.dot(v, g) for each parameter,
+over AdamW's step.
 """
 
 from __future__ import annotations
@@ -152,9 +152,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds")
-    print(
-        f"{'shape':<16} {'form':<9} {'AdamW ms':>9} {'VRAdam ms':>9} {'ratio':>6} {'quartiles':>11} {'floor':>6} {'memory':>7}"
-    )
+    print("shape            form       AdamW ms VRAdam ms  ratio   quartiles  floor  memory")
     rows = []
     load = os.getloadavg()
     for name, shapes in SHAPES.items():
