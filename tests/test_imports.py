@@ -16,7 +16,7 @@ OURS = {"optimizers", "tasks", "vrbench", "scripts", "tests"}
 ALLOWED = {
     "optimizers": ("optimizers",),
     "vrbench/models": ("vrbench.models",),
-    "vrbench/report": ("vrbench.report", "vrbench.records"),
+    "vrbench/report": ("vrbench.report", "vrbench.records", "vrbench.index"),
     "tasks": ("tasks", "vrbench.contracts", "vrbench.data", "vrbench.models"),
     "vrbench": ("vrbench",),
 }

@@ -49,7 +49,7 @@ def read_index(root: Path) -> list[Row]:
         directory = os.path.relpath(folder, root)
         row = known.pop(directory, None)
         if row is None or row["stamp"] != stamp:
-            row = {"directory": directory, "stamp": stamp, **_read(Path(folder))}
+            row = {"directory": directory, "stamp": stamp, **read_row(Path(folder))}
             changed = True
         rows.append(row)
     rows.sort(key=lambda row: str(row["directory"]))
@@ -89,7 +89,8 @@ def _folders(root: str) -> Iterator[tuple[str, list[int]]]:
         yield folder, stamp
 
 
-def _read(folder: Path) -> Row:
+def read_row(folder: Path) -> Row:
+    """The row of one run folder, without `directory`; no index is read or written."""
     run = Run(folder)
     manifest, summary = run.manifest, run.summary or {}
     row: Row = _config((folder / "config.yaml").read_text(encoding="utf-8"))

@@ -24,8 +24,7 @@ from typing import IO, Any
 SCHEMA = 1
 OVER = ("finished", "diverged")
 
-# What decides no number of a run: where it is written and shown, and the hardware that it happens to run on.
-_NOT_IDENTITY = (
+NOT_IDENTITY = (
     ("study",),
     ("results_dir",),
     ("force",),
@@ -34,6 +33,7 @@ _NOT_IDENTITY = (
     ("trainer", "threads"),
     ("trainer", "checkpoint_seconds"),
 )
+"""What decides no number of a run: where it is written and shown, and the hardware that it happens to run on."""
 
 
 def identify(config: Mapping[str, Any]) -> tuple[str, str]:
@@ -49,7 +49,7 @@ def identify(config: Mapping[str, Any]) -> tuple[str, str]:
 
 def _relevant(node: Any, at: tuple[str, ...] = ()) -> Any:
     if isinstance(node, Mapping):
-        kept = {key: _relevant(value, (*at, key)) for key, value in node.items() if (*at, key) not in _NOT_IDENTITY}
+        kept = {key: _relevant(value, (*at, key)) for key, value in node.items() if (*at, key) not in NOT_IDENTITY}
         return dict(sorted(kept.items()))
     if isinstance(node, (list, tuple)):
         return [_relevant(value, at) for value in node]

@@ -1,0 +1,92 @@
+"""Run folders as the trainer writes them, with made-up numbers: what the tests and measurements of reports read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vrbench.records import identify, write_json
+
+
+def make_run(
+    root: Path,
+    value: float,
+    *,
+    task: str = "digits",
+    model: str = "mlp",
+    optimizer: str = "vradam",
+    seed: int = 0,
+    study: str = "made",
+    metric: str = "accuracy",
+    direction: str = "max",
+    settings: Mapping[str, Any] | None = None,
+    status: str = "finished",
+    seconds: float = 2.0,
+    rows: int = 3,
+) -> Path:
+    """Write one run folder whose validation and test metric are `value`; returns the folder.
+
+    `settings` are keys of the optimizer. `metrics.jsonl` has `rows` rows, the last one at `value`; `status` is
+    `finished`, `diverged` or `unfinished`.
+    """
+    config = {
+        "seed": seed,
+        "study": study,
+        "results_dir": str(root),
+        "force": False,
+        "trainer": {"epochs": 1, "device": "cpu", "threads": 1},
+        "schedule": {"_target_": "vrbench.schedules.constant", "_partial_": True},
+        "model": {"_target_": f"vrbench.models.{model}"},
+        "optimizer": {"_target_": f"optimizers.{optimizer}", "lr": 0.001, **(settings or {})},
+        "probe": {},
+        "logger": {},
+        "task": {"_target_": f"tasks.{task}", "name": task},
+    }
+    run_id, arm = identify(config)
+    name = f"{task}-{model}-{optimizer.replace('/', '_')}-s{seed}-{run_id}"
+    folder = root / study / name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    choices = {"task": task, "model": model, "optimizer": optimizer, "schedule": "constant", "probe": "none"}
+    manifest = {
+        "id": run_id,
+        "arm": arm,
+        "name": name,
+        "study": study,
+        "seed": seed,
+        "choices": choices,
+        "schema": 1,
+        "status": "running" if status == "unfinished" else status,
+        "started": "2026-01-01T00:00:00+00:00",
+        "command": ["vrbench"],
+        "git": {"sha": "0" * 40, "dirty": False},
+        "versions": {"vrbench": "0"},
+        "machine": {"device": "cpu", "threads": 1, "cpu": "x86_64", "system": "Linux"},
+        "peak_memory_bytes": 10**9,
+    }
+    write_json(folder / "manifest.json", manifest)
+    lines = []
+    for row in range(1, rows + 1):
+        measured = value * row / rows
+        lines.append({"step": 10 * row, "epoch": row / rows, "train/loss": 1 / row, f"val/{metric}": measured})
+    if status == "diverged":
+        lines[-1]["train/loss"] = None
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    if status != "unfinished":
+        ended = status == "finished" and math.isfinite(value)
+        validation = {f"val/{metric}": value, "val/loss": 1 / rows}
+        summary = {
+            "status": status,
+            "metrics": {**validation, **({f"test/{metric}": value, "test/loss": 1 / rows} if ended else {})},
+            "best": {"step": 10 * rows, "metrics": validation} if ended else {"step": None, "metrics": {}},
+            "steps": 10 * rows,
+            "primary": {"metric": f"val/{metric}", "direction": direction},
+            "seconds": {"train": seconds, "eval": 0.5, "probe": 0.25},
+        }
+        write_json(folder / "summary.json", summary)
+    return folder
