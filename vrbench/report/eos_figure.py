@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from vrbench.report.style import logarithmic, look_of, panels, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PANELS: tuple[tuple[str, tuple[tuple[str, str], ...], bool], ...] = (
     (
@@ -31,36 +36,42 @@ def curve(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[list[int], list[
     return [step for step, _ in found], [value for _, value in found]
 
 
-def draw(rows: list[dict[str, Any]], title: str, target: Path) -> None:
-    """Write the figure (format by suffix: png, svg, pdf). Panels without data are left out.
+def figure(rows: list[dict[str, Any]], title: str) -> Figure:
+    """The figure of one run. Panels without data are left out.
 
     Raises ValueError where no row has an `eos/` metric: the run had no probe=eos.
     """
     if not any(key.startswith("eos/") for row in rows for key in row):
         raise ValueError(f"{title}: no eos/ metric among its rows; train it with probe=eos")
-    from matplotlib.figure import Figure
-
-    panels = [
-        (name, drawn, logarithmic)
-        for name, curves, logarithmic in PANELS
-        if (drawn := [(key, label) for key, label in curves if curve(rows, key)[0]])
+    drawn = [
+        (name, own, log)
+        for name, curves, log in PANELS
+        if (own := [(key, label) for key, label in curves if curve(rows, key)[0]])
     ]
-    figure = Figure(figsize=(7, 2.1 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (name, curves, logarithmic) in zip(axes, panels, strict=True):
-        for key, label in curves:
-            steps, values = curve(rows, key)
-            style = {"color": "black", "linestyle": "--"} if key == "eos/threshold" else {}
-            axis.plot(steps, values, label=label, linewidth=1.2, **style)
+    figure, axes = panels(len(drawn), 1, height=1.9)
+    for axis, (name, curves, log) in zip(axes, drawn, strict=True):
+        axis.sharex(axes[0])
+        for number, (key, label) in enumerate(curves):
+            steps, line = curve(rows, key)
+            look = {"color": "black", "linestyle": "--"} if key == "eos/threshold" else look_of(number).line
+            axis.plot(steps, line, label=label, **look)
         if name == "sharpness / threshold":
-            axis.axhline(1.0, color="black", linestyle="--", linewidth=1.2)
-        if logarithmic and all(value > 0 for key, _ in curves for value in curve(rows, key)[1]):
-            axis.set_yscale("log")
+            axis.axhline(1.0, color="black", linestyle="--")
+        values = [value for key, _ in curves for value in curve(rows, key)[1]]
+        if log and min(values) > 0:
+            logarithmic(axis, "y", values)
         axis.set_ylabel(name)
-        axis.grid(alpha=0.3)
+        axis.label_outer()
         if len(curves) > 1:
-            axis.legend(fontsize="small")
+            axis.legend()
     axes[-1].set_xlabel("step")
-    figure.suptitle(title, fontsize="medium")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=150)
+    figure.suptitle(title)
+    return figure
+
+
+def draw(rows: list[dict[str, Any]], title: str, target: Path) -> None:
+    """Write the figure (format by suffix: png, svg, pdf). Raises ValueError where no row has an `eos/` metric."""
+    with styled():
+        drawn = figure(rows, title)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(target, dpi=150)

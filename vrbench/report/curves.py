@@ -1,0 +1,142 @@
+"""Curves out of metrics.jsonl: one value a step and seed, brought onto common steps, with intervals over the seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vrbench.records import Run, read_rows
+from vrbench.report.arms import Arm
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+MOST_POINTS = 300
+LEAST_SEEDS = 3
+"""An interval of two values is as wide as the page; fewer seeds than this give none."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean over seeds and its interval at each step; nan in `low` and `high` where fewer than three seeds are there."""
+
+    steps: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+    seeds: int
+    ends: list[tuple[float, float]]
+    """Step and last value of each diverged run. The mean goes on over the seeds that are left."""
+
+
+def columns(run: Run) -> Mapping[str, tuple[ndarray, ndarray]]:
+    """Of each metric of metrics.jsonl the steps and the values that are finite, as float arrays of one length.
+
+    Raises ValueError for a file that is not JSON lines.
+    """
+    path = run.directory / "metrics.jsonl"
+    if not path.exists():
+        return {}
+    state = path.stat()
+    return _columns(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=256)
+def _columns(path: Path, mtime: int, size: int) -> dict[str, tuple[ndarray, ndarray]]:
+    import numpy as np
+
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for row in read_rows(path):
+        for key, value in row.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                steps, values = found.setdefault(key, ([], []))
+                steps.append(float(row["step"]))
+                values.append(float(value))
+    return {key: (np.array(steps), np.array(values)) for key, (steps, values) in found.items()}
+
+
+def curve(arm: Arm, key: str, most: int = MOST_POINTS) -> Curve | None:
+    """The arm's curve of one metric over its seeds, at `most` steps or fewer; None where no run has the metric.
+
+    Seeds are brought onto common steps by linear interpolation, within the steps that each of them has and never
+    beyond. Where there are more than `most` steps, equal stretches of steps are averaged, seed by seed. The interval is
+    Student's, 95 %, of the mean at each step by itself.
+    """
+    import numpy as np
+
+    own = [(run, *columns(run)[key]) for run in arm.runs if key in columns(run)]
+    if not own:
+        return None
+    grid = np.unique(np.concatenate([steps for _, steps, _ in own]))
+    values = np.stack([np.interp(grid, steps, y, left=math.nan, right=math.nan) for _, steps, y in own])
+    if len(grid) > most:
+        edges = np.linspace(grid[0], grid[-1], most + 1)
+        part = np.clip(np.searchsorted(edges, grid, side="right") - 1, 0, most - 1)
+        kept = np.unique(part)
+        grid = np.array([grid[part == each].mean() for each in kept])
+        values = np.stack([_mean(values[:, part == each]) for each in kept], axis=1)
+    low, high = _interval(values)
+    ends = [(float(steps[-1]), float(y[-1])) for run, steps, y in own if run.status == "diverged"]
+    mean = _mean(values.T)
+    return Curve(grid.tolist(), mean.tolist(), low.tolist(), high.tolist(), len(own), ends)
+
+
+def _mean(values: ndarray) -> ndarray:
+    """Mean over the last axis of what is not nan; nan where nothing is left."""
+    import numpy as np
+
+    there = np.isfinite(values)
+    count = there.sum(axis=-1)
+    return np.where(count > 0, np.where(there, values, 0.0).sum(axis=-1) / np.maximum(count, 1), math.nan)
+
+
+def _interval(values: ndarray) -> tuple[ndarray, ndarray]:
+    """Bounds of the mean over the first axis (seeds), of what is not nan; nan where fewer than three seeds are left."""
+    import numpy as np
+    from scipy.stats import t
+
+    there = np.isfinite(values)
+    count = there.sum(axis=0)
+    mean = _mean(values.T)
+    squares = np.where(there, (values - mean) ** 2, 0.0).sum(axis=0)
+    enough = count >= LEAST_SEEDS
+    freedom = np.where(enough, count - 1, 1)
+    half = t.ppf(0.975, freedom) * np.sqrt(squares / freedom / np.maximum(count, 1))
+    half = np.where(enough, half, math.nan)
+    return mean - half, mean + half
+
+
+def groups(arms: Sequence[Arm]) -> dict[tuple[str, str], list[Arm]]:
+    """The arms by task and model: what may be drawn into one chart."""
+    found: dict[tuple[str, str], list[Arm]] = {}
+    for arm in arms:
+        found.setdefault((arm.task, arm.model), []).append(arm)
+    return found
+
+
+def best(arm: Arm) -> float:
+    """Mean over seeds of the best validation as a cost (less is better); infinite where a run diverged or none is."""
+    values = list(arm.by_seed(f"best/val/{arm.metric}").values())
+    if not values or not all(map(math.isfinite, values)):
+        return math.inf
+    mean = math.fsum(values) / len(values)
+    return -mean if arm.direction == "max" else mean
+
+
+def shown(arms: Sequence[Arm], most: int) -> list[Arm]:
+    """At most `most` of the arms of one task: first the best of each optimizer by validation, then the second best, ….
+
+    They keep their order.
+    """
+    places: dict[int, tuple[int, float]] = {}
+    seen: dict[str, int] = {}
+    for number in sorted(range(len(arms)), key=lambda number: best(arms[number])):
+        optimizer = arms[number].optimizer
+        places[number] = seen.get(optimizer, 0), best(arms[number])
+        seen[optimizer] = seen.get(optimizer, 0) + 1
+    kept = sorted(sorted(places, key=lambda number: places[number])[:most])
+    return [arms[number] for number in kept]
