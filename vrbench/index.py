@@ -90,9 +90,12 @@ def _folders(root: str) -> Iterator[tuple[str, list[int]]]:
 
 
 def read_row(folder: Path) -> Row:
-    """The row of one run folder, without `directory`; no index is read or written."""
+    """The row of one run folder, without `directory`; no index is read. Raises ValueError for a bad record."""
     run = Run(folder)
-    manifest, summary = run.manifest, run.summary or {}
+    try:
+        manifest, summary = run.manifest, run.summary or {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder}: manifest.json or summary.json is not JSON ({error})") from error
     row: Row = _config((folder / "config.yaml").read_text(encoding="utf-8"))
     row |= {key: manifest[key] for key in ("id", "arm", "name", "study", "seed")}
     row |= {**manifest["choices"], "status": run.status, "steps": summary.get("steps")}
