@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 optuna = pytest.importorskip("optuna", reason="searches need Optuna (pip install 'vrbench[search]')")
 
-from vrbench import confirmation, search  # noqa: E402
+from vrbench import confirmation, search, spaces  # noqa: E402
 from vrbench.records import find_runs  # noqa: E402
 
 Call = Callable[..., int]
@@ -57,7 +57,7 @@ def composed(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize("optimizer", sorted(p.stem for p in (CONF / "optimizer").glob("*.yaml")))
 def test_every_optimizer_has_a_space_of_keys_that_it_has(optimizer: str) -> None:
     config = composed(f"optimizer={optimizer}", "sweep=tune")
-    space = search.read_space(OmegaConf.to_container(config.hydra.sweeper.space))  # type: ignore[arg-type]
+    space = spaces.read_space(OmegaConf.to_container(config.hydra.sweeper.space))  # type: ignore[arg-type]
     assert "optimizer.lr" in space
     for key in space:
         assert OmegaConf.select(config, key, throw_on_missing=True) is not None
@@ -76,7 +76,7 @@ def test_the_papers_spaces(sweep: str, task: str, beta3: tuple[float, float]) ->
     for optimizer in ("vradam", "adamw"):
         config = composed(f"task={task}", f"optimizer={optimizer}", f"sweep={sweep}")
         node = config.hydra.sweeper
-        space = search.read_space(OmegaConf.to_container(node.space))  # type: ignore[arg-type]
+        space = spaces.read_space(OmegaConf.to_container(node.space))  # type: ignore[arg-type]
         assert (node.metric, node.direction, node.n_trials) == ("val/loss", "min", 20)
         assert (space["optimizer.lr"].high, space["optimizer.lr"].log) == (0.1, True)
         for key in space:
@@ -87,7 +87,7 @@ def test_the_papers_spaces(sweep: str, task: str, beta3: tuple[float, float]) ->
 
 def test_ranges_choices_and_nonsense() -> None:
     node = {"a": {"x": {"low": 1, "high": 9, "int": True}, "y": [[0.9, 0.99], True, None, "it's"], "z": None}}
-    space = search.read_space(node)
+    space = spaces.read_space(node)
     assert list(space) == ["a.x", "a.y"]
     assert list(space["a.y"].choices) == ["[0.9,0.99]", "true", "null", "'it\\'s'"]
     wrongs: tuple[Any, ...] = (
@@ -99,9 +99,9 @@ def test_ranges_choices_and_nonsense() -> None:
     )
     for wrong in (*wrongs, []):
         with pytest.raises(ValueError, match=r"space\.a\.x="):
-            search.read_space({"a": {"x": wrong}})
+            spaces.read_space({"a": {"x": wrong}})
     with pytest.raises(ValueError, match="names no parameter"):
-        search.read_space({})
+        spaces.read_space({})
 
 
 def test_literals_read_back_as_they_were() -> None:
@@ -119,10 +119,10 @@ def test_literals_read_back_as_they_were() -> None:
 
 
 def test_edges_are_measured_on_the_ranges_own_scale() -> None:
-    space = search.read_space({"l": {"low": 1e-4, "high": 1.0, "log": True}, "u": {"low": 0.0, "high": 1.0}})
-    assert search.edges({"l": 1.05e-4, "u": 0.5}, space) != []  # 0.5 % of four decades
-    assert search.edges({"l": 2e-4, "u": 0.02}, space) == []
-    (line,) = search.edges({"l": 0.1, "u": 0.995}, space)
+    space = spaces.read_space({"l": {"low": 1e-4, "high": 1.0, "log": True}, "u": {"low": 0.0, "high": 1.0}})
+    assert spaces.edges({"l": 1.05e-4, "u": 0.5}, space) != []  # 0.5 % of four decades
+    assert spaces.edges({"l": 2e-4, "u": 0.02}, space) == []
+    (line,) = spaces.edges({"l": 0.1, "u": 0.995}, space)
     assert line.startswith("u=0.995 lies on the upper edge of [0, 1]")
 
 

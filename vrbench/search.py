@@ -1,4 +1,4 @@
-"""Search for hyperparameters: spaces, trials that survive a crash and are shared by workers, ranking, pruning.
+"""Search for hyperparameters: trials that survive a crash and are shared by workers, their ranking, the best of them.
 
 A search is a folder: `journal.log` (Optuna's journal; every trial's parameters and results), `lock` (held while a
 trial is claimed or told), `trial-N.lock` (held while a process works on trial N; the system frees it when the process
@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,24 +23,15 @@ from typing import Annotated, Any, Literal
 import optuna
 import yaml
 from filelock import FileLock, Timeout
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated
 
 from vrbench import confirmation, records
 from vrbench.confirmation import literal
-from vrbench.contracts import RunInfo
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-RANGE_KEYS = {"low", "high", "log", "int"}
-EDGE = 0.01
-"""A best value within this share of its range (of the logarithms, where the range is logarithmic) is on its edge."""
-
-Space = dict[str, BaseDistribution]
+from vrbench.journal import open_study
+from vrbench.spaces import check_key, edges, grid, read_space
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -66,75 +57,6 @@ class SearchSettings:
         if self.pruner != "none" and len(self.seeds) > 1:
             raise ValueError(f"pruner={self.pruner} judges single runs: give one seed, or take pruner=none")
         return self
-
-
-def read_space(node: Mapping[str, Any]) -> Space:
-    """The distributions of a space as the YAML states it: `{"optimizer": {"lr": {"low": …, "high": …, "log": true}}}`.
-
-    A leaf is a range, `{low, high}` with `log: true` or `int: true`, or a list of choices; choices are kept as the text
-    of a Hydra override. Raises ValueError (with the key) for anything else and for an empty space.
-    """
-    space = dict(_leaves(node, ""))
-    if not space:
-        raise ValueError("space={}: names no parameter to search; give hydra.sweeper.space.<key>={low: …, high: …}")
-    return space
-
-
-def _check_key(key: str, config: Mapping[str, Any]) -> None:
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            there = f"; there are {', '.join(map(str, node))}" if isinstance(node, Mapping) else ""
-            raise ValueError(f"space.{key}=…: the config has no such key{there}")
-        node = node[part]
-
-
-def _leaves(node: Any, key: str) -> Iterator[tuple[str, BaseDistribution]]:
-    if isinstance(node, Mapping) and not (node.keys() & RANGE_KEYS):
-        for name, child in node.items():
-            if child is not None:
-                yield from _leaves(child, f"{key}.{name}" if key else str(name))
-        return
-    try:
-        yield key, _distribution(node)
-    except (TypeError, ValueError, KeyError) as error:
-        message = f"space.{key}={node}: must be a list of choices or a range {{low, high, log: …, int: …}} ({error})"
-        raise ValueError(message) from error
-
-
-def _distribution(node: Any) -> BaseDistribution:
-    if isinstance(node, (list, tuple)):
-        return CategoricalDistribution([literal(choice) for choice in node])
-    if not isinstance(node, Mapping) or node.keys() - RANGE_KEYS:
-        raise ValueError("neither of them")
-    low, high, log = node["low"], node["high"], bool(node.get("log", False))
-    if node.get("int", False):
-        if int(low) != low or int(high) != high:
-            raise ValueError("int: true wants whole numbers")
-        return IntDistribution(int(low), int(high), log=log)
-    return FloatDistribution(float(low), float(high), log=log)
-
-
-def grid(space: Space, points: int) -> list[dict[str, Any]]:
-    """Every combination of the choices and of `points` values a range, evenly spaced (in the logarithm where `log`)."""
-    axes = [[(key, value) for value in _axis(distribution, points)] for key, distribution in space.items()]
-    return [dict(combination) for combination in itertools.product(*axes)]
-
-
-def _axis(distribution: BaseDistribution, points: int) -> list[Any]:
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    low, high = distribution.low, distribution.high
-    shares = [step / (points - 1) for step in range(points)]
-    if distribution.log:
-        values = [low * (high / low) ** share for share in shares]
-    else:
-        values = [low + (high - low) * share for share in shares]
-    values[-1] = high
-    if isinstance(distribution, IntDistribution):
-        return sorted({round(value) for value in values})
-    return values
 
 
 @dataclass(frozen=True)
@@ -189,35 +111,6 @@ def outcome(directories: Sequence[Path], metric: str | None, direction: str | No
     return Outcome(sum(costs) / len(costs), means, [directory.name for directory in directories], seconds)
 
 
-class _JournalLock(JournalFileOpenLock):
-    """A lock that the system frees when its holder dies; its taker cuts off a line that a dead holder left torn."""
-
-    def __init__(self, journal: Path) -> None:
-        self._journal = journal
-        self._lock = FileLock(journal.with_suffix(".lock"))
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        if self._journal.exists() and self._journal.stat().st_size:
-            with open(self._journal, "rb+") as file:
-                file.seek(-1, 2)
-                if file.read(1) != b"\n":
-                    file.seek(0)
-                    file.truncate(file.read().rfind(b"\n") + 1)
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-def open_study(folder: Path) -> optuna.Study:
-    """The Optuna study of a search's folder, made where it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / "journal.log"
-    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
-    return optuna.create_study(study_name="search", storage=storage, direction="minimize", load_if_exists=True)
-
-
 class Search:
     """One search, as one of its workers sees it. Any number of processes may work on the same folder."""
 
@@ -244,7 +137,7 @@ class Search:
         folder = self.folder = study / "search" / self.name
         self.space = read_space(settings.space)
         for key in self.space:
-            _check_key(key, config)
+            check_key(key, config)
         self.budget = settings.n_trials
         points = grid(self.space, settings.grid_points) if settings.sampler == "grid" else []
         if points:
@@ -471,20 +364,6 @@ def _plain(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def edges(params: Mapping[str, Any], space: Space) -> list[str]:
-    """One line for each parameter whose value lies on the edge of its range: the optimum may be outside."""
-    lines = []
-    for key, distribution in space.items():
-        if not isinstance(distribution, (FloatDistribution, IntDistribution)) or distribution.single():
-            continue
-        low, high, value = float(distribution.low), float(distribution.high), float(params[key])
-        share = math.log(value / low) / math.log(high / low) if distribution.log else (value - low) / (high - low)
-        if share <= EDGE or share >= 1 - EDGE:
-            side = "lower" if share <= EDGE else "upper"
-            lines.append(f"{key}={params[key]:.4g} lies on the {side} edge of [{low:g}, {high:g}]: widen the range")
-    return lines
-
-
 def fingerprint(settings: SearchSettings, arm: str) -> str:
     """Eight hex digits of what makes two searches one: the configuration around the space, and how it is searched.
 
@@ -495,50 +374,3 @@ def fingerprint(settings: SearchSettings, arm: str) -> str:
         fixed.pop("grid_points")
     text = json.dumps([fixed, arm], sort_keys=True)
     return hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
-
-
-class Watch:
-    """A logger that shows a trial's validation to the pruner: `pruned` becomes true when the trial is not worth it.
-
-    The trainer then stops as at a signal, checkpoint included. Trials are compared at the same number of evaluations.
-    """
-
-    def __init__(self, folder: Path, number: int, pruner: str, metric: str, direction: str) -> None:
-        study = open_study(folder)
-        study.pruner = _pruner(pruner)
-        trial_id = study.get_trials(deepcopy=False)[number]._trial_id
-        self._trial = optuna.trial.Trial(study, trial_id)
-        self._metric = metric
-        self._sign = 1.0 if direction == "min" else -1.0
-        self._evaluations = 0
-        self.pruned = False
-
-    def start(self, run: RunInfo, total_steps: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Count the evaluations that a resumed run has behind it."""
-        for row in rows:
-            self._evaluations += self._metric in row
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Report an evaluation, and hear the verdict."""
-        if self._metric not in row:
-            return
-        self._evaluations += 1
-        cost = self._sign * float(row[self._metric])
-        if not math.isfinite(cost):
-            return
-        self._trial.report(cost, self._evaluations)
-        if self._trial.should_prune():
-            self._trial.set_user_attr("pruned_at", row["step"])
-            self.pruned = True
-
-    def image(self, step: int, path: Path) -> None:
-        """Pictures say nothing to a pruner."""
-
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """The search reads the summary itself."""
-
-
-def _pruner(name: str) -> optuna.pruners.BasePruner:
-    if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=1, reduction_factor=3)
-    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)

@@ -1,0 +1,41 @@
+"""A search's journal on disk, shared by any number of processes: locked, and whole after a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+class _JournalLock(JournalFileOpenLock):
+    """A lock that the system frees when its holder dies; its taker cuts off a line that a dead holder left torn."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._lock = FileLock(journal.with_suffix(".lock"))
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        if self._journal.exists() and self._journal.stat().st_size:
+            with open(self._journal, "rb+") as file:
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def open_study(folder: Path) -> optuna.Study:
+    """The Optuna study of a search's folder, made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / "journal.log"
+    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
+    return optuna.create_study(study_name="search", storage=storage, direction="minimize", load_if_exists=True)

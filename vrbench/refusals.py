@@ -1,0 +1,89 @@
+"""Refusals: every error of the user becomes one line that names the key, the value and what would do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from hydra.errors import ConfigCompositionException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import ValidationError
+
+Settings = TypeVar("Settings")
+
+
+class ConfigError(Exception):
+    """A choice that cannot be run, said in one line."""
+
+
+class blame:
+    """Turn any error of the block into a ConfigError that begins with the config key to blame."""
+
+    def __init__(self, key: str, prefix: str = "") -> None:
+        self.key = key
+        self.prefix = prefix
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, ConfigError) or not isinstance(error, Exception):
+            return
+        key = self.key
+        if isinstance(error, InstantiationException):
+            found = re.search(r"full_key: (\S+)", str(error))
+            key = found.group(1) if found else key
+            while isinstance(error, InstantiationException) and error.__cause__ is not None:
+                error = error.__cause__
+        message = _one_line(str(error)) or type(error).__name__
+        names_argument = not self.prefix and re.match(r"\w+(\.\w+)*=", message)
+        raise ConfigError(f"{key}.{message}" if names_argument else f"{key}: {self.prefix}{message}") from error
+
+
+def checked(settings: type[Settings], values: Mapping[str, Any], prefix: str) -> Settings:
+    """Build a settings dataclass; a wrong value becomes one line that names key, value and what would do."""
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        shown = f"={first['input']}" if key and not isinstance(first["input"], Mapping) else ""
+        raise ConfigError(f"{prefix}{key}{shown}: {message}") from error
+
+
+def explain(error: Exception) -> str:
+    """One line for an error of Hydra, OmegaConf or the operating system: the key, the value, what would do."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group}={choice}: no such choice; {offer(choice, list(error.options), group)}"
+    if isinstance(error, MissingMandatoryValue):
+        key = getattr(error, "full_key", None) or text
+        return f"{key}: must be given ({key}=…)"
+    if isinstance(error, ConfigCompositionException):
+        found = re.search(r"Could not override '([^']+)'", text)
+        cause = error.__cause__
+        if found and isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
+            parent = cause.parent_node
+            siblings = [str(name) for name in parent if name != "hydra"] if isinstance(parent, DictConfig) else []
+            where = parent._get_full_key(None) if parent is not None else ""
+            return f"{found.group(1)}: no such key; {offer(str(cause.key), siblings, where or 'the config')}"
+        if cause is not None and "Could not override" in text:
+            text = f"{text.splitlines()[0]} {cause}"
+    return _one_line(text)
+
+
+def offer(wrong: str, options: list[str], where: str) -> str:
+    """What there is in place of a wrong name, the nearest first."""
+    options = [option for option in options if not option.startswith("_")]
+    near = difflib.get_close_matches(wrong, options, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}{where} has {', '.join(options)}" if options else f"{where} has no such thing"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*\n\s*", "; ", text.strip())
