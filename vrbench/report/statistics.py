@@ -106,9 +106,19 @@ def _degenerate(x: Array) -> Interval:
     return Interval(float(x[0]), float(x[0])) if x.size > 1 else NONE
 
 
-@lru_cache(maxsize=64)
 def _resamples(n: int, stream: int = 0) -> NDArray[np.int64]:
-    return np.random.default_rng((stream, n)).integers(0, n, (RESAMPLES, n))
+    """Indices of shape (resamples, n), the same at each call; only those of everyday sizes are kept."""
+    return _draw(n, stream) if n <= 256 else _draw.__wrapped__(n, stream)
+
+
+@lru_cache(maxsize=16)
+def _draw(n: int, stream: int) -> NDArray[np.int64]:
+    return np.random.default_rng((stream, n)).integers(0, n, (_affordable(RESAMPLES, n), n))
+
+
+def _affordable(count: int, n: int) -> int:
+    """Fewer draws of very large samples (10,000 up to n = 1,000), so that no table needs more than some 80 MB."""
+    return max(1000, min(count, 10_000_000 // n))
 
 
 def _central(draws: Array) -> Interval:
@@ -144,8 +154,8 @@ def sign_flip(differences: ArrayLike) -> float:
     """The two-sided p value of paired differences, of shape (n,), under their 2^n sign patterns.
 
     The statistic is the sum of `flippable(differences)`, whose form depends on sizes alone and never on signs, so that
-    the test is exact either way. All patterns are counted for n ≤ 14, else 20,000 seeded ones and the observed one.
-    nan for no pairs.
+    the test is exact either way. All patterns are counted for n ≤ 14, else 20,000 seeded ones (fewer beyond 500 pairs)
+    and the observed one. nan for no pairs.
     """
     d = flippable(differences)
     if d.size == 0:
@@ -153,7 +163,7 @@ def sign_flip(differences: ArrayLike) -> float:
     observed = abs(d.sum()) - 1e-12 * np.abs(d).sum()
     if d.size <= EXACT_UP_TO:
         return float(np.mean(np.abs(_patterns(d.size) @ d) >= observed))
-    signs = np.random.default_rng(0).integers(0, 2, (20_000, d.size)) * 2.0 - 1.0
+    signs = np.random.default_rng(0).integers(0, 2, (_affordable(20_000, d.size), d.size)) * 2.0 - 1.0
     return float((1 + np.sum(np.abs(signs @ d) >= observed)) / (1 + len(signs)))
 
 
