@@ -127,6 +127,11 @@ def best(arm: Arm) -> float:
     return -mean if arm.direction == "max" else mean
 
 
+def told(arm: Arm) -> str:
+    """The arm's label, with how many of its runs diverged where any did."""
+    return f"{arm.label} ({arm.diverged} of {len(arm.over)} diverged)" if arm.diverged else arm.label
+
+
 def shown(arms: Sequence[Arm], most: int) -> list[Arm]:
     """At most `most` of the arms of one task: first the best of each optimizer by validation, then the second best, ….
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.report import eos_figure
 from vrbench.report.arms import Arm
-from vrbench.report.curves import Curve, best, columns, curve, groups, shown
+from vrbench.report.curves import Curve, best, columns, curve, groups, shown, told
 from vrbench.report.search_figures import alpha1_heat_map, beta3_heat_map, lr_sensitivity, tuning_budget
 from vrbench.report.statistics import performance_profile as profile_of
 from vrbench.report.statistics import time_to_target as reached
@@ -50,7 +51,8 @@ def write(arms: Sequence[Arm], output: Path) -> list[Path]:
         except NoData as reason:
             missing[f"{name}: {reason}"].append(of)
     for line, of_these in missing.items():
-        print(f"no figure {line}" + (f" ({'; '.join(of_these)})" if any(of_these) else ""))
+        of_what = f" ({'; '.join(of_these)})" if any(of_these) else ""
+        print(f"vrbench-report: no figure {line}{of_what}", file=sys.stderr)
     return written
 
 
@@ -83,17 +85,13 @@ def learning_curves(arms: Sequence[Arm]) -> Figure:
     figure, axes = panels(1, len(keys), height=3.0)
     for axis, key in zip(axes, keys, strict=True):
         for arm in drawn:
-            _draw(axis, found[key].get(arm.label), style[arm.label], _told(arm))
+            _draw(axis, found[key].get(arm.label), style[arm.label], told(arm))
         _frame(axis, list(found[key].values()))
         axis.set_xlabel("step")
         axis.set_ylabel(_named(key, first))
     figure.suptitle(_headline(arms, drawn))
     legend_below(figure, axes[0])
     return figure
-
-
-def _told(arm: Arm) -> str:
-    return f"{arm.label} ({arm.diverged} of {len(arm.over)} diverged)" if arm.diverged else arm.label
 
 
 def _draw(axis: Axes, line: Curve | None, look: Look, label: str) -> None:

@@ -153,6 +153,8 @@ def tuning_budget(arms: Sequence[Arm]) -> Figure:
 
     An adaptive sampler's trials are not exchangeable: its curve flatters it.
     """
+    from matplotlib.ticker import MaxNLocator
+
     found = [search for search in searches(arms) if any(math.isfinite(trial.value) for trial in search.trials)]
     if not found:
         raise NoData("no search with a finished trial lies beside the runs")
@@ -172,7 +174,7 @@ def tuning_budget(arms: Sequence[Arm]) -> Figure:
     for axis, name in zip(axes, ("trials", "tuning time (s)"), strict=True):
         axis.set_xlabel(name)
         axis.set_ylabel(f"expected best {first.metric}")
-    axes[0].xaxis.get_major_locator().set_params(integer=True)
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"{first.task}, {first.model}")
     legend_below(figure, axes[0])
     return figure

@@ -21,7 +21,7 @@ DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.5), (1.5, 1.5), (6, 1.5, 1.5,
 """On and off lengths in line widths; empty: unbroken."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-RC: dict[str, Any] = {
+RC: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,

@@ -1,0 +1,160 @@
+"""Charts of the page as plain numbers: where each line, band, mark and tick lies, and what the cursor reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from vrbench.report.curves import Curve
+from vrbench.report.style import COLORS, DASHES, MARKERS, Look
+
+WIDTH, HEIGHT = 400, 250
+LEFT, RIGHT, TOP, BOTTOM = 54, 20, 10, 40
+"""Margins around the plot."""
+MARKS = 6
+"""Marks a line."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart as the template draws it."""
+
+    label: str
+    color: int
+    """Number of its colour's CSS class."""
+    dash: str
+    """`stroke-dasharray`; empty: unbroken."""
+    mark: int
+    """Number of its symbol."""
+    path: str
+    band: str
+    marks: list[tuple[float, float]]
+    ends: list[tuple[float, float]]
+    """Where diverged runs ended."""
+    last: str
+    """Its last value, as the cursor would read it."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart: geometry in the units of a view box of WIDTH × HEIGHT."""
+
+    title: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    rule: float | None
+    """Height of a horizontal reference line."""
+    cursor: dict[str, Any]
+    """What the page's script needs: `left`, `right` (edges of the plot), `from`, `to` (the steps there), `steps` to stop
+    at, and of each line `steps`, `mean`, `low`, `high` (null: unknown)."""
+
+    @property
+    def told(self) -> str:
+        """The chart in words."""
+        return f"{self.title} over steps. At the end: " + ", ".join(f"{line.label} {line.last}" for line in self.lines)
+
+
+def chart(title: str, curves: Sequence[tuple[str, Look, Curve]], rule: float | None = None) -> Chart:
+    """Lay out the curves, of which there is at least one; `rule` is a value to draw a reference line at.
+
+    The vertical axis is logarithmic where all means are positive and the largest is more than five times the least;
+    its limits are those of the means, and bands are cut off there.
+    """
+    means = [value for _, _, line in curves for value in line.mean if math.isfinite(value)]
+    means += [] if rule is None else [rule]
+    steps = [step for _, _, line in curves for step in line.steps]
+    left, right = min(steps), max(steps)
+    if left == right:
+        left, right = left - 1, right + 1
+    height, y_ticks = _vertical(min(means), max(means))
+
+    def x(step: float) -> float:
+        return round(LEFT + (step - left) / (right - left) * (WIDTH - LEFT - RIGHT), 1)
+
+    lines = [_line(label, look, line, x, height) for label, look, line in curves]
+    cursor = {
+        "left": LEFT,
+        "right": WIDTH - RIGHT,
+        "from": left,
+        "to": right,
+        "steps": sorted(set(steps)),
+        "lines": [
+            {"steps": line.steps, **{name: _short(getattr(line, name)) for name in ("mean", "low", "high")}}
+            for _, _, line in curves
+        ],
+    }
+    x_ticks = [(x(step), f"{step:g}") for step in _ticks(left, right, integer=True)]
+    return Chart(title, lines, x_ticks, y_ticks, None if rule is None else height(rule), cursor)
+
+
+def _line(label: str, look: Look, line: Curve, x: Callable[[float], float], y: Callable[[float], float]) -> Line:
+    points = [(x(step), y(value)) for step, value in zip(line.steps, line.mean, strict=True) if math.isfinite(value)]
+    bounds = zip(line.steps, line.low, line.high, strict=True)
+    pieces = []
+    for known, piece in groupby(bounds, key=lambda bound: math.isfinite(bound[1])):
+        if known:
+            corners = [(x(step), y(low), y(high)) for step, low, high in piece]
+            pieces.append(_path([(at, high) for at, _, high in corners] + [(at, low) for at, low, _ in corners[::-1]]))
+    number = look.number
+    return Line(
+        label=label,
+        color=number % len(COLORS),
+        dash=" ".join(f"{1.8 * length:g}" for length in DASHES[number % len(DASHES)]),
+        mark=number % len(MARKERS),
+        path=_path(points),
+        band="".join(f"{piece}Z" for piece in pieces),
+        marks=points[:: max(1, math.ceil(len(points) / MARKS))],
+        ends=[(x(step), y(value)) for step, value in line.ends],
+        last=reading(line.mean[-1], line.low[-1], line.high[-1]),
+    )
+
+
+def reading(mean: float, low: float, high: float) -> str:
+    """`0.93 [0.91, 0.95]`; without brackets where there is no interval. The page's script writes the same."""
+    return f"{mean:.4g} [{low:.4g}, {high:.4g}]" if math.isfinite(low) else f"{mean:.4g}"
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
+
+
+def _short(values: Iterable[float]) -> list[float | None]:
+    return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
+
+
+def _vertical(low: float, high: float) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
+    """The height of a value, cut off at the edges, and the ticks."""
+    logarithmic = low > 0 and high > 5 * low
+    if logarithmic:
+        bottom, top = math.log(low / 1.2), math.log(high * 1.2)
+    else:
+        room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+        bottom, top = low - room, high + room
+
+    def height(value: float) -> float:
+        if logarithmic:
+            value = math.log(value) if value > 0 else -math.inf
+        share = min(1.0, max(0.0, (value - bottom) / (top - bottom)))
+        return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
+
+    ticks = _log_ticks(low / 1.2, high * 1.2) if logarithmic else _ticks(bottom, top)
+    return height, [(height(value), f"{value:.5g}") for value in ticks]
+
+
+def _ticks(low: float, high: float, *, integer: bool = False) -> list[float]:
+    from matplotlib.ticker import MaxNLocator
+
+    return [
+        value for value in map(float, MaxNLocator(5, integer=integer).tick_values(low, high)) if low <= value <= high
+    ]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    from matplotlib.ticker import LogLocator
+
+    locator = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=6)
+    return [value for value in map(float, locator.tick_values(low, high)) if low <= value <= high]

@@ -1,0 +1,241 @@
+"""The page: one HTML file that says first what was found, then shows each task, and where the numbers come from.
+
+Needs no network and no server; a content security policy forbids it any request and every script but its own, and all
+that comes out of records is escaped by Jinja.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from vrbench import records
+from vrbench.report import tables
+from vrbench.report.arms import Arm
+from vrbench.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, chart
+from vrbench.report.compare import Comparison, Smallest, compare, overall
+from vrbench.report.curves import best, curve, groups, shown, told
+from vrbench.report.style import looks
+
+MOST_ARMS = 8
+"""Lines in a chart, and pictures of a task."""
+MOST_POINTS = 200
+"""Points of a line."""
+MOST_NAMES = 200
+"""Names in a list of runs."""
+WIDEST = 512
+"""Pictures are brought down to this many pixels of width."""
+INTERVAL = "bootstrap-t"
+
+EOS = {
+    "eos/ratio": "sharpness ÷ threshold",
+    "eos/sharpness": "sharpness",
+    "eos/preconditioned_sharpness": "preconditioned sharpness",
+    "optim/effective_lr": "effective lr",
+    "optim/velocity_sq": "velocity²",
+}
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Two contestants over all the tasks that they share."""
+
+    a: str
+    b: str
+    found: list[Comparison]
+    table: tables.Table
+    overall: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A sample image inside the page."""
+
+    data: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """What the page says of one task and model."""
+
+    task: str
+    model: str
+    table: tables.Table
+    left_out: int
+    """How many configurations are not drawn."""
+    lineless: list[str]
+    """Labels of those that have no row to draw."""
+    charts: list[Chart]
+    eos: list[Chart]
+    pictures: list[Picture]
+    provenance: list[tuple[str, list[str]]]
+
+
+def write(arms: Sequence[Arm], output: Path) -> Path:
+    """Write the page of these arms and return its path. Raises OSError where it cannot be written."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    text = render(arms)
+    records.write_whole(output, lambda file: file.write(text.encode()))
+    return output
+
+
+def render(arms: Sequence[Arm]) -> str:
+    """The page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    folder = files("vrbench.report") / "templates"
+    script, style = ((folder / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    environment = Environment(
+        loader=PackageLoader("vrbench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        title=f"vrbench: {', '.join(sorted({arm.task for arm in arms}))}",
+        script=script,
+        style=style,
+        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'",
+        rivals=list(_rivals(arms)),
+        parts=[_part(own) for own in groups(arms).values()],
+        runs=sum(len(arm.over) for arm in arms),
+        unfinished=sum(len(arm.runs) - len(arm.over) for arm in arms),
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        top=TOP,
+        bottom=HEIGHT - BOTTOM,
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _rivals(arms: Sequence[Arm]) -> Iterator[Rivals]:
+    """Each contestant against the one that is in most tasks (the first by name among equals), on the test split.
+
+    Contestants are the optimizers, each with its best configuration by validation; where there is one optimizer alone,
+    they are its configurations. What two of them come to is one table, a family of its own.
+    """
+    by_optimizer = len({arm.optimizer for arm in arms}) > 1
+    contestants: dict[str, dict[tuple[str, str], Arm]] = {}
+    for arm in sorted(arms, key=best, reverse=True):
+        name = arm.optimizer if by_optimizer else arm.label
+        contestants.setdefault(name, {})[arm.task, arm.model] = arm
+    if not contestants:
+        return
+    base = min(contestants, key=lambda name: (-len(contestants[name]), name))
+    for name in sorted(contestants.keys() - {base}):
+        shared = sorted(contestants[name].keys() & contestants[base].keys())
+        if shared:
+            couples = [(contestants[name][key], contestants[base][key]) for key in shared]
+            found = compare(couples, "test", Smallest(), INTERVAL)
+            table = tables.comparison(found, name, base, "test", Smallest(), INTERVAL)
+            yield Rivals(name, base, found, _without(table, "verdict"), tables.overall_note(overall(found)))
+
+
+def _part(arms: Sequence[Arm]) -> TaskPart:
+    first, drawn = arms[0], shown(arms, MOST_ARMS)
+    keys = dict.fromkeys([f"val/{first.metric}", "val/loss", "train/loss"])
+    names = {key: f"{'training' if key.startswith('train') else 'validation'} {key.split('/', 1)[1]}" for key in keys}
+    return TaskPart(
+        first.task,
+        first.model,
+        _without(tables.summary(arms), "task", "model"),
+        len(arms) - len(drawn),
+        [told(arm) for arm in drawn if not any(curve(arm, key, MOST_POINTS) for key in names)],
+        list(_charts(arms, drawn, names)),
+        list(_charts(arms, drawn, EOS)) if any(curve(arm, "eos/ratio") for arm in drawn) else [],
+        list(_pictures(drawn)),
+        list(_provenance(arms)),
+    )
+
+
+def _without(table: tables.Table, *dropped: str) -> tables.Table:
+    """The table without columns that its place on the page says already, and without empty ones."""
+    kept = [
+        place
+        for place, heading in enumerate(table.headings)
+        if heading not in dropped and any(cells[place] for cells in table.cells)
+    ]
+    cells = [[line[place] for place in kept] for line in table.cells]
+    return tables.Table([table.headings[place] for place in kept], cells, table.records, table.notes, table.numeric)
+
+
+def _charts(arms: Sequence[Arm], drawn: Sequence[Arm], names: dict[str, str]) -> Iterator[Chart]:
+    style = looks(arm.label for arm in arms)
+    for key, name in names.items():
+        found = [(told(arm), style[arm.label], line) for arm in drawn if (line := curve(arm, key, MOST_POINTS))]
+        if found:
+            yield chart(name.replace("_", " "), found, rule=1.0 if key == "eos/ratio" else None)
+
+
+def _pictures(arms: Iterable[Arm]) -> Iterator[Picture]:
+    """The last picture of each arm's first run that has one."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    for arm in arms:
+        run = next((run for run in arm.runs if (run.directory / "samples.png").exists()), None)
+        if run is None:
+            continue
+        with Image.open(run.directory / "samples.png") as image:
+            kept = image.convert("RGB")
+        if kept.width > WIDEST:
+            kept = kept.resize((WIDEST, round(kept.height * WIDEST / kept.width)))
+        content = BytesIO()
+        kept.save(content, format="PNG", optimize=True)
+        seed = run.manifest["seed"]
+        data = base64.b64encode(content.getvalue()).decode()
+        alt = f"What the model drew at the end of {arm.task} with {arm.label}, seed {seed}"
+        yield Picture(f"data:image/png;base64,{data}", alt, f"{arm.label}, seed {seed}", kept.width, kept.height)
+
+
+def _provenance(arms: Sequence[Arm]) -> Iterator[tuple[str, list[str]]]:
+    """Where the task's numbers come from, as lines by heading; what all runs have in common is said once."""
+    manifests = [run.manifest for arm in arms for run in arm.over]
+    yield "code", _counted(_code(manifest["git"]) for manifest in manifests)
+    yield "versions", _counted(", ".join(f"{k} {v}" for k, v in manifest["versions"].items()) for manifest in manifests)
+    yield "machines", _counted(_machine(manifest["machine"]) for manifest in manifests)
+    yield "seeds", [f"{arm.label}: {', '.join(str(run.manifest['seed']) for run in arm.over)}" for arm in arms]
+    yield (
+        "trained",
+        [f"{min(m['started'] for m in manifests)} to {max(m['ended'] for m in manifests)}"] * bool(manifests),
+    )
+    yield "commands", _counted(shlex.join(manifest["command"]) for manifest in manifests)
+    names = [f"{manifest['study']}/{manifest['name']}" for manifest in manifests]
+    more = [f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    yield "runs", names[:MOST_NAMES] + more
+
+
+def _counted(lines: Iterable[str]) -> list[str]:
+    found = Counter(lines)
+    return (
+        list(found) if len(found) < 2 else [f"{line} ({count} runs)" for line, count in found.most_common(MOST_NAMES)]
+    )
+
+
+def _code(git: dict[str, Any]) -> str:
+    if git["sha"] is None:
+        return "an installed package, no checkout"
+    return f"{git['sha']}{' with uncommitted changes' if git['dirty'] else ''}"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    return f"{machine['device']} of a {machine['cpu']} {machine['system']} machine, {machine['threads']} threads"
