@@ -32,9 +32,7 @@ class Smallest:
         except ValueError:
             amount = math.nan
         if not 0 <= amount < math.inf:
-            raise ValueError(
-                f"smallest-effect={text}: must be a share of B's mean (1%) or a number of the metric"
-            )
+            raise ValueError(f"smallest-effect={text}: must be a share of B's mean (1%) or a number of the metric")
         return cls(amount, relative)
 
     def of(self, mean: float) -> float:
@@ -167,17 +165,19 @@ def pick(arms: Iterable[Arm], name: str) -> dict[tuple[str, str], Arm]:
 
     Raises ValueError where it names none, or more than one of a task and model.
     """
-    arms = list(arms)
-    found = [arm for arm in arms if arm.label == name] or [arm for arm in arms if arm.optimizer == name]
-    if not found:
-        raise ValueError(f"{name}: no such optimizer or label; there are {_some(sorted({a.optimizer for a in arms}))}")
+    places: dict[tuple[str, str], list[Arm]] = {}
+    for arm in (arms := list(arms)):
+        places.setdefault((arm.task, arm.model), []).append(arm)
     chosen: dict[tuple[str, str], Arm] = {}
-    for arm in found:
-        if (twin := chosen.setdefault((arm.task, arm.model), arm)) is not arm:
-            labels = sorted(other.label for other in found if (other.task, other.model) == (twin.task, twin.model))
-            raise ValueError(
-                f"{name}: names {len(labels)} arms of {arm.task} {arm.model}; give the label of one: {_some(labels)}"
-            )
+    for place, here in places.items():
+        found = [arm for arm in here if arm.label == name] or [arm for arm in here if arm.optimizer == name]
+        if len(found) > 1:
+            labels = _some(sorted(arm.label for arm in found))
+            raise ValueError(f"{name}: names {len(found)} arms of {' '.join(place)}; give the label of one: {labels}")
+        if found:
+            chosen[place] = found[0]
+    if not chosen:
+        raise ValueError(f"{name}: no such optimizer or label; there are {_some(sorted({a.optimizer for a in arms}))}")
     return chosen
 
 
