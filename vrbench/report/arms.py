@@ -14,6 +14,8 @@ from vrbench.index import Row, read_index, read_row
 from vrbench.records import NOT_IDENTITY, Run
 
 CHOSEN = ("task", "model", "optimizer")
+STANDING = ("schedule", "trainer", "probe")
+"""Groups whose choice stands for the leaves that come with it."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,7 @@ def _identity(row: Row) -> dict[str, Any]:
         for key, value in row.items()
         if "." in key and "/" not in key and not any(f"{key}.".startswith(f"{name}.") for name in outside)
     }
-    groups = {key.split(".")[0] for key in leaves} | {"probe"}
-    return leaves | {group: row[group] for group in groups - set(CHOSEN) if group in row}
+    return leaves | {group: row[group] for group in STANDING if group in row}
 
 
 def _settings(twins: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:
