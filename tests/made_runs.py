@@ -79,10 +79,10 @@ def make_run(
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     if status != "unfinished":
         ended = status == "finished" and math.isfinite(value)
-        validation = {f"val/{metric}": value, "val/loss": 1 / rows}
+        validation = {"val/loss": 1 / rows, f"val/{metric}": value}
         summary = {
             "status": status,
-            "metrics": {**validation, **({f"test/{metric}": value, "test/loss": 1 / rows} if ended else {})},
+            "metrics": {**validation, **({"test/loss": 1 / rows, f"test/{metric}": value} if ended else {})},
             "best": {"step": 10 * rows, "metrics": validation} if ended else {"step": None, "metrics": {}},
             "steps": 10 * rows,
             "primary": {"metric": f"val/{metric}", "direction": direction},
