@@ -1,7 +1,7 @@
 """The command line: compose and check the config, fix the run's identity, build the parts, hand them to the trainer.
 
-This file, sweepers.py and refusals.py alone import hydra and know the config; past them go plain typed arguments. torch
-is imported when a run really starts, so that help, `--cfg job`, refusals and finished runs are quick.
+This file, its sweepers, launcher and refusals alone import hydra and know the config; past them go plain typed
+arguments. torch is imported when a run really starts, so that help, `--cfg job`, refusals and finished runs are quick.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -24,11 +25,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from vrbench import records
+from vrbench import records, targets
 from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
+from vrbench.ray_launcher import RayLauncher
+from vrbench.redact import hide
 from vrbench.refusals import ConfigError, blame, checked, explain, offer
 from vrbench.signals import StopSignals
 from vrbench.sweepers import Confirm, RunFailed, Tune, plain
+from vrbench.writer import RunIsTaken, tidy
 
 if TYPE_CHECKING:
     from vrbench.pruning import Watch
@@ -63,6 +67,10 @@ class StudyTable(Callback):
         if study.exists():
             print_study(study)
 
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let go of the job's configs: Hydra would keep those of all jobs until the last is over."""
+        job_return.cfg = job_return.hydra_cfg = None
+
 
 def main() -> None:
     """Run `vrbench`. Exit codes: 0 done (diverged too), 2 wrong config, 1 broken run, 128 + n stopped by signal n."""
@@ -70,8 +78,8 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if "HYDRA_FULL_ERROR" not in os.environ:
         os.environ.update({"HYDRA_FULL_ERROR": "1", ONE_LINE: "1"})  # Hydra then raises, and we say it in one line
-    for sweeper in (Tune, Confirm):  # Hydra takes plugins from this package name only
-        Plugins.instance().class_name_to_class[f"hydra_plugins.vrbench.{sweeper.__name__}"] = sweeper
+    for plugin in (Tune, Confirm, RayLauncher):  # Hydra takes plugins from this package name only
+        Plugins.instance().class_name_to_class[f"hydra_plugins.vrbench.{plugin.__name__}"] = plugin
     try:
         _job()
     except RunFailed as failure:
@@ -81,7 +89,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException, OSError, ConfigError) as error:
         if ONE_LINE not in os.environ:
             raise
-        sys.exit(_say(explain(error), WRONG_CONFIG))
+        sys.exit(_say(explain(error), _code(error)))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -92,9 +100,9 @@ def _job(cfg: DictConfig) -> str:
     except (ConfigError, ValidationError, OmegaConfBaseException, OSError) as error:
         if ONE_LINE not in os.environ:
             raise
-        code = _say(explain(error), WRONG_CONFIG)
+        code = _say(explain(error), _code(error))
     except Exception:
-        traceback.print_exc()
+        print(hide(traceback.format_exc()), file=sys.stderr, end="")
         code = _say("the run broke (traceback above); the same command resumes it from its last checkpoint", BROKEN_RUN)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise RunFailed(code)
@@ -102,8 +110,12 @@ def _job(cfg: DictConfig) -> str:
 
 
 def _say(line: str, code: int) -> int:
-    print(f"vrbench: {line}", file=sys.stderr)
+    print(f"vrbench: {hide(line)}", file=sys.stderr)
     return code
+
+
+def _code(error: Exception) -> int:
+    return BROKEN_RUN if isinstance(error, records.CannotWrite) else WRONG_CONFIG
 
 
 def run(cfg: DictConfig) -> Path:
@@ -120,7 +132,11 @@ def run(cfg: DictConfig) -> Path:
     training = checked(TrainerSettings, config["trainer"], "trainer.")
     _check_lr(config["optimizer"])
     info = _identity(config, settings)
+    if not settings.force:
+        with blame(info.name):
+            records.check_folder(info.directory)
     if records.is_over(info.directory) and not settings.force:
+        tidy(info.directory)
         print(f"{info.name}: {records.Run(info.directory).status} already, skipped (force=true trains it again)")
         return info.directory
     _train(cfg, info, settings, training)
@@ -141,8 +157,11 @@ def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: Trai
     import torch
 
     from vrbench.trainer import Stopped
-    from vrbench.writer import RunIsTaken
 
+    try:
+        targets.check(info.config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if training.threads is not None:
         torch.set_num_threads(training.threads)
     trainer = build(cfg, info, training)
