@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 optuna = pytest.importorskip("optuna", reason="searches need Optuna (pip install 'vrbench[search]')")
+
+import search_worker  # noqa: E402
 
 from vrbench import confirmation, search, spaces  # noqa: E402
 from vrbench.records import find_runs  # noqa: E402
@@ -286,44 +288,47 @@ def test_a_wrong_search_is_one_line(
     assert list(tmp_path.glob("*/search/*")) == []
 
 
-def start(tmp_path: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vrbench", "-m", "sweep=tune", "study=s", f"results_dir={tmp_path}", *overrides]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def over(study: Path) -> int:
-    return len(list(study.glob("tune/*/summary.json")))
+def over(study: Path) -> dict[Path, int]:
+    """The trials' runs that are over, and when each was."""
+    return {path: path.stat().st_mtime_ns for path in study.glob("tune/*/summary.json")}
 
 
 @pytest.mark.slow
 def test_kill_9_loses_no_trial_and_runs_none_twice(tmp_path: Path) -> None:
     """Two searches of 20 trials, killed three times at random moments; then two workers share what is left."""
-    choose = random.Random(int(os.environ.get("VRBENCH_KILL_SEED", "0")))
-    command = ("optimizer=vradam,adamw", *SHORT)
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["search_worker"])
+    said = tmp_path / "said"
     study = tmp_path / "s"
+
+    def start() -> ForkServerProcess:
+        command = ["-m", "sweep=tune", "study=s", f"results_dir={tmp_path}", "optimizer=vradam,adamw", *SHORT]
+        worker = server.Process(target=search_worker.work, args=(command, said))
+        worker.start()
+        return worker
+
+    choose = random.Random(int(os.environ.get("VRBENCH_KILL_SEED", "0")))
     ended: dict[Path, int] = {}
     for kill in range(3):
-        process = start(tmp_path, *command)
-        goal = over(study) + choose.randint(1, 9)
+        worker = start()
+        goal = len(ended) + choose.randint(1, 9)
         deadline = time.monotonic() + 120
-        while over(study) < goal:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, f"kill {kill}: {over(study)} runs"
+        while len(over(study)) < goal:
+            assert worker.is_alive(), said.read_text()
+            assert time.monotonic() < deadline, f"kill {kill}: {len(over(study))} runs"
             time.sleep(0.002)
         time.sleep(choose.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        now = {path: path.stat().st_mtime_ns for path in study.glob("tune/*/summary.json")}
+        worker.kill()
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL
+        now = over(study)
         assert {path: now[path] for path in ended} == ended  # none is run twice
         ended = now
-    workers = [start(tmp_path, *command) for _ in range(2)]
-    said = [worker.communicate(timeout=240)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], said
-    assert process.returncode == -signal.SIGKILL
-    now = {path: path.stat().st_mtime_ns for path in study.glob("tune/*/summary.json")}
+    workers = [start() for _ in range(2)]
+    for worker in workers:
+        worker.join(240)
+    assert [worker.exitcode for worker in workers] == [0, 0], said.read_text()
+    now = over(study)
     assert {path: now[path] for path in ended} == ended
     found = confirmation.candidates(study)
     assert [candidate.summary["finished"] for candidate in found] == [20, 20]
