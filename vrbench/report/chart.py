@@ -49,8 +49,8 @@ class Chart:
     rule: float | None
     """Height of a horizontal reference line."""
     cursor: dict[str, Any]
-    """What the page's script needs: `left`, `right` (edges of the plot), `from`, `to` (the steps there), `steps` to stop
-    at, and of each line `steps`, `mean`, `low`, `high` (null: unknown)."""
+    """What the page's script needs: `left` and `right` (the plot's edges), `from` and `to` (the steps there), `steps`
+    to stop at, and of each line `steps`, `mean`, `low`, `high` (null: unknown)."""
 
     @property
     def told(self) -> str:
@@ -149,7 +149,9 @@ def _ticks(low: float, high: float, *, integer: bool = False) -> list[float]:
     from matplotlib.ticker import MaxNLocator
 
     return [
-        value for value in map(float, MaxNLocator(5, integer=integer).tick_values(low, high)) if low <= value <= high
+        value
+        for value in map(float, MaxNLocator(5, steps=[1, 2, 5, 10], integer=integer).tick_values(low, high))
+        if low <= value <= high
     ]
 
 

@@ -158,9 +158,9 @@ def time_to_target(arms: Sequence[Arm]) -> Figure:
         arm.label: sorted(reached(list(run.rows()), key, target, first.direction).seconds for run in arm.over)
         for arm in drawn
     }
-    end = max((time for own in times.values() for time in own if math.isfinite(time)), default=math.nan)
-    if not math.isfinite(end):
-        raise NoData("no run's rows show when it reached the target")
+    end = max((time for own in times.values() for time in own if math.isfinite(time)), default=0.0)
+    if end == 0:
+        raise NoData("no run's rows have the time at which it reached the target")
     for label, own in times.items():
         there = [time for time in own if math.isfinite(time)]
         x = [0.0, *there, 1.05 * end]

@@ -127,7 +127,7 @@ def _hash(text: str) -> str:
 
 
 def _rivals(arms: Sequence[Arm]) -> Iterator[Rivals]:
-    """Each contestant against the one that is in most tasks (the first by name among equals), on the test split.
+    """Each contestant against the one that meets most others in most tasks (the first by name among equals), on test.
 
     Contestants are the optimizers, each with its best configuration by validation; where there is one optimizer alone,
     they are its configurations. What two of them come to is one table, a family of its own.
@@ -139,7 +139,8 @@ def _rivals(arms: Sequence[Arm]) -> Iterator[Rivals]:
         contestants.setdefault(name, {})[arm.task, arm.model] = arm
     if not contestants:
         return
-    base = min(contestants, key=lambda name: (-len(contestants[name]), name))
+    meetings = Counter(key for own in contestants.values() for key in own)
+    base = min(contestants, key=lambda name: (-sum(meetings[key] - 1 for key in contestants[name]), name))
     for name in sorted(contestants.keys() - {base}):
         shared = sorted(contestants[name].keys() & contestants[base].keys())
         if shared:
@@ -214,10 +215,9 @@ def _provenance(arms: Sequence[Arm]) -> Iterator[tuple[str, list[str]]]:
     yield "versions", _counted(", ".join(f"{k} {v}" for k, v in manifest["versions"].items()) for manifest in manifests)
     yield "machines", _counted(_machine(manifest["machine"]) for manifest in manifests)
     yield "seeds", [f"{arm.label}: {', '.join(str(run.manifest['seed']) for run in arm.over)}" for arm in arms]
-    yield (
-        "trained",
-        [f"{min(m['started'] for m in manifests)} to {max(m['ended'] for m in manifests)}"] * bool(manifests),
-    )
+    if manifests:
+        ended = max(manifest.get("ended", manifest["started"]) for manifest in manifests)
+        yield "trained", [f"{min(manifest['started'] for manifest in manifests)} to {ended}"]
     yield "commands", _counted(shlex.join(manifest["command"]) for manifest in manifests)
     names = [f"{manifest['study']}/{manifest['name']}" for manifest in manifests]
     more = [f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
