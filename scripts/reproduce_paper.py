@@ -29,15 +29,15 @@ SLIVER = 0.002
 
 FEW = "vradam,adamw,sgd"
 MANY = "vradam,adamw,sgd,radam,rmsprop,lion"
+RUNS = Path("results/runs")
 Command = list[str]
+Paths = dict[str, str | None]
 
 
-def tune(study: str, task: str, sweep: str, optimizers: str, trials: int, *overrides: str) -> Command:
+def tune(study: str, sweep: str, optimizers: str, trials: int, *overrides: str) -> Command:
     """One search for each optimizer, all with the same number of trials, by validation loss."""
-    return [
-        *("-m", f"sweep={sweep}", f"study={study}", f"task={task}", f"optimizer={optimizers}"),
-        *(f"hydra.sweeper.n_trials={trials}", f"hydra.sweeper.startup_trials={max(2, trials // 3)}", *overrides),
-    ]
+    trial_words = [f"hydra.sweeper.n_trials={trials}", f"hydra.sweeper.startup_trials={max(2, trials // 3)}"]
+    return ["-m", f"sweep={sweep}", f"study={study}", f"optimizer={optimizers}", *trial_words, *overrides]
 
 
 def confirm(study: str, seeds: int) -> Command:
@@ -45,41 +45,34 @@ def confirm(study: str, seeds: int) -> Command:
     return ["-m", "experiment=confirm", f"study={study}", f"seed=range(0,{seeds})"]
 
 
-def table1(scale: str, study: str, paths: dict[str, str | None]) -> Iterator[Command]:
+def table1(scale: str, study: str, paths: Paths) -> Iterator[Command]:
     """Four tasks, tuned and confirmed."""
     if scale == "full":
-        fixed = [
-            "hydra.sweeper.space.task=null"
-        ]  # the loss's own weights stay: a metric that trials move ranks nothing
-        cifar10 = [
-            f"task.data.path={paths['cifar10']}",
-            "model=deeper_cnn",
-            "task.batch_size=1024",
-            "trainer.epochs=100",
-        ]
-        yield tune(study, "cifar10", "paper_images", MANY, 60, *cifar10, "schedule=warmup_cosine")
-        wikitext2 = [f"task.data.path={paths['wikitext2']}", "model=encoder_decoder", "trainer.epochs=100"]
-        yield tune(study, "wikitext2", "paper_language", MANY, 60, *wikitext2)
-        yield tune(study, "gridworld", "paper_gridworld", MANY, 60, *fixed)
-        mnist = [f"task.data.path={paths['mnist']}", "model=paper_unet", "trainer.epochs=50", "trainer.ema_decay=null"]
-        yield tune(study, "diffusion_mnist", "paper_diffusion", MANY, 60, *mnist)
+        yield tune(study, "paper_images", MANY, 60, *image_task(scale, paths), "schedule=warmup_cosine")
+        wikitext2 = ["task=wikitext2", f"task.data.path={paths['wikitext2']}", "model=encoder_decoder"]
+        yield tune(study, "paper_language", MANY, 60, *wikitext2, "trainer.epochs=100")
+        # The weights in GridWorld's loss stay as they are: trials that move their own metric rank nothing.
+        yield tune(study, "paper_gridworld", MANY, 60, "task=gridworld", "hydra.sweeper.space.task=null")
+        mnist = ["task=diffusion_mnist", f"task.data.path={paths['mnist']}", "model=paper_unet"]
+        yield tune(study, "paper_diffusion", MANY, 60, *mnist, "trainer.epochs=50", "trainer.ema_decay=null")
         yield confirm(study, 8)
         return
-    trials, seeds, length = (16, 8, 1.0) if scale == "cpu" else (3, 2, 0.05)
-    yield tune(study, "digits", "paper_images", MANY, trials, f"trainer.fraction={length}")
-    yield tune(study, "hypergrid", "tune", MANY, trials, f"trainer.fraction={0.4 * length}")
-    yield tune(study, "pydoc", "paper_language", FEW, trials, f"trainer.fraction={0.4 * length}")
+    trials, seeds, length, many = (16, 8, 1.0, MANY) if scale == "cpu" else (2, 2, 0.02, FEW)
+    yield tune(study, "paper_images", many, trials, *image_task(scale, paths))
+    yield tune(study, "tune", many, trials, "task=hypergrid", f"trainer.fraction={0.4 * length}")
+    yield tune(study, "paper_language", FEW, trials, "task=pydoc", f"trainer.fraction={0.4 * length}")
     cheap = ["task.quality.samples=64", "task.quality.splits=[test]", "trainer.eval_every=120"]
-    yield tune(study, "diffusion_digits", "paper_diffusion", FEW, trials, f"trainer.fraction={0.3 * length}", *cheap)
+    diffusion = ["task=diffusion_digits", f"trainer.fraction={0.3 * length}", *cheap]
+    yield tune(study, "paper_diffusion", FEW, trials, *diffusion)
     yield confirm(study, seeds)
 
 
-def table4(scale: str, study: str, paths: dict[str, str | None]) -> Iterator[Command]:
+def table4(scale: str, study: str, paths: Paths) -> Iterator[Command]:
     """The kinetic energy's power, all else at the tuned values of the image task of table 1."""
     yield [*varied(scale, study, paths), "optimizer.power=2,3,4,5,6"]
 
 
-def ablations(scale: str, study: str, paths: dict[str, str | None]) -> Iterator[Command]:
+def ablations(scale: str, study: str, paths: Paths) -> Iterator[Command]:
     """One factor at a time around table 1's best VRAdam, and the planes of rate and gate."""
     base = varied(scale, study, paths)
     yield [*base, "optimizer.beta3=0.0,0.1,0.3,1.0,3.0,10.0"]
@@ -87,34 +80,35 @@ def ablations(scale: str, study: str, paths: dict[str, str | None]) -> Iterator[
     yield [*base, "optimizer.gate_scope=global,group,tensor"]
     yield [*base, "optimizer.gate_on=velocity,gradient"]
     rates = "optimizer.lr=1.0e-4,3.0e-4,1.0e-3,3.0e-3,1.0e-2,3.0e-2,1.0e-1"
-    plane = [word for word in base if not word.startswith(("seed=", "study="))]
-    yield [*plane, f"study={study}-planes", "seed=0,1,2", rates, "optimizer.beta3=0.1,0.3,1.0,3.0"]
-    yield [*plane, f"study={study}-planes", "seed=0,1,2", rates, "optimizer.alpha1=3.0,10.0,30.0"]
-    free = [word for word in plane if not word.startswith(("--config-dir", "experiment="))]
-    yield [*free, f"study={study}-planes", "task=digits", "seed=0,1,2", rates, f"optimizer={FEW}"]
+    around = [word for word in base if not word.startswith(("seed=", "study="))]
+    planes = [f"study={study}-planes", "seed=0,1,2", rates]
+    yield [*around, *planes, "optimizer.beta3=0.1,0.3,1.0,3.0"]
+    yield [*around, *planes, "optimizer.alpha1=3.0,10.0,30.0"]
+    yield ["-m", *planes, *image_task(scale, paths), f"optimizer={FEW}"]
 
 
-def varied(scale: str, study: str, paths: dict[str, str | None]) -> Command:
+def varied(scale: str, study: str, paths: Paths) -> Command:
     """The beginning of a command that varies VRAdam around its best configuration for images in table 1."""
-    task = "cifar10" if scale == "full" else "digits"
-    best = Path("results/runs") / study.replace(study.split("-")[-1], "table1") / "best" / "experiment"
-    found = sorted(best.glob(f"{task}-*-vradam-*.yaml"))
+    task = image_task(scale, paths)
+    name = task[0].removeprefix("task=")
+    best = RUNS / f"{scale}-table1" / "best" / "experiment"
+    found = sorted(best.glob(f"{name}-*-vradam-*.yaml"))
     if not found:
-        sys.exit(f"reproduce_paper: {best} has no search of VRAdam on {task}: run table1 at this scale first")
-    where = [f"task.data.path={paths['cifar10']}"] if scale == "full" else []
-    seeds = {"smoke": 2, "cpu": 8, "full": 8}[scale]
-    return [
-        "-m",
-        "--config-dir",
-        str(best),
-        f"experiment={found[-1].stem}",
-        f"study={study}",
-        f"seed=range(0,{seeds})",
-        *where,
-    ]
+        sys.exit(f"reproduce_paper: {best} has no search of VRAdam on {name}: run table1 at this scale first")
+    where = [word for word in task if word.startswith("task.data.path=")]
+    seeds = f"seed=range(0,{2 if scale == 'smoke' else 8})"
+    return ["-m", "--config-dir", str(best.parent), f"experiment={found[-1].stem}", f"study={study}", seeds, *where]
 
 
-def figure2(scale: str, study: str, paths: dict[str, str | None]) -> Iterator[Command]:
+def image_task(scale: str, paths: Paths) -> list[str]:
+    """The image task of a scale."""
+    if scale != "full":
+        return ["task=digits", f"trainer.fraction={1.0 if scale == 'cpu' else 0.02}"]
+    path = f"task.data.path={paths['cifar10']}"
+    return ["task=cifar10", path, "model=deeper_cnn", "task.batch_size=1024", "trainer.epochs=100"]
+
+
+def figure2(scale: str, study: str, paths: Paths) -> Iterator[Command]:
     """ResNet-32 under VRAdam, Adam and SAM with the edge-of-stability probe."""
     command = ["-m", "experiment=paper/fig2", f"study={study}"]
     if scale == "full":
@@ -128,12 +122,7 @@ def figure2(scale: str, study: str, paths: dict[str, str | None]) -> Iterator[Co
 
 
 PARTS = {"table1": table1, "table4": table4, "ablations": ablations, "figure2": figure2}
-NEEDS = {
-    "table1": ("cifar10", "wikitext2", "mnist"),
-    "table4": ("cifar10",),
-    "ablations": ("cifar10",),
-    "figure2": ("cifar10",),
-}
+DATA = ("cifar10", "wikitext2", "mnist")
 
 
 def vrbench(words: Sequence[str], extra: Sequence[str]) -> None:
@@ -158,41 +147,52 @@ def hours(words: Sequence[str]) -> float:
     return float(runs * summary["seconds"]["train"] / SLIVER / 3600)
 
 
+def report(study: Path) -> None:
+    """A table, the figures, the page and, where the study answers to the paper, what it answers."""
+    folder = study / "report"
+    commands = [["table", str(study)], ["figures", str(study), "-o", str(folder)]]
+    commands.append(["html", str(study), "-o", str(folder / "report.html")])
+    if not study.name.endswith("ablations"):
+        commands.append(["paper", str(study), "-o", str(folder / "paper.md")])
+    for words in commands:
+        print(f"\n$ vrbench-report {shlex.join(words)}", flush=True)
+        subprocess.run([sys.executable, "-m", "vrbench.report.main", *words], check=True)
+
+
 def main() -> None:
     """Parse, say the cost, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
     parser.add_argument("--scale", choices=("smoke", "cpu", "full"), default="smoke")
-    for name in ("cifar10", "wikitext2", "mnist"):
+    for name in DATA:
         parser.add_argument(
             f"--{name}", metavar="PATH", help="full: the data set's folder in the hub's layout, or its hub name"
         )
     parser.add_argument("--yes", action="store_true", help="full: go on after the cost was printed")
-    parser.add_argument("overrides", nargs="*", default=[], help=argparse.SUPPRESS)
-    options, extra = parser.parse_known_args()
-    paths = {name: getattr(options, name) for name in ("cifar10", "wikitext2", "mnist")}
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a Hydra override for every run"
+    )
+    options = parser.parse_args()
+    paths = {name: getattr(options, name) for name in DATA}
 
     if options.scale == "full":
-        missing = [name for part in options.parts for name in NEEDS[part] if paths[name] is None]
-        if missing:
-            parser.error(f"--scale full needs --{missing[0]} PATH")
+        needed = DATA if "table1" in options.parts else ("cifar10",)
+        for name in needed:
+            if paths[name] is None:
+                parser.error(f"--scale full needs --{name} PATH")
         if "table1" in options.parts:
-            total = 0.0
-            for words in list(table1("full", "paper-table1", paths))[:-1]:
-                cost = hours(words)
-                total += cost
-                print(f"{words[3]}: about {cost:,.0f} hours on this machine, evaluation not counted", flush=True)
-            print(f"table1: about {total:,.0f} hours on this machine")
+            costs = [
+                hours(words) for words in table1("full", "full-table1", paths) if "experiment=confirm" not in words
+            ]
+            shown = " + ".join(f"{cost:,.0f}" for cost in costs)
+            print(f"table1: about {shown} = {sum(costs):,.0f} hours on this machine, evaluation not counted")
         if not options.yes:
             sys.exit("reproduce_paper: nothing was run; --yes goes on")
     for part in options.parts:
         study = f"{options.scale}-{part}"
         for words in PARTS[part](options.scale, study, paths):
-            vrbench(words, extra)
-        folder = Path("results/runs") / study
-        for words in (["table", str(folder)], ["paper", str(folder)], ["html", str(folder)]):
-            print(f"\n$ vrbench-report {shlex.join(words)}", flush=True)
-            subprocess.run([sys.executable, "-m", "vrbench.report.main", *words], check=True)
+            vrbench(words, options.set)
+        report(RUNS / study)
 
 
 if __name__ == "__main__":
