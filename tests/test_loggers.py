@@ -52,6 +52,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     fake.init = init
     monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setattr(WandB, "_given_up", None)
     return fake
 
 

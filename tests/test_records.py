@@ -106,7 +106,7 @@ def test_a_resumed_metrics_file_drops_rows_that_come_again(tmp_path: Path) -> No
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(path)
     metrics.append({"step": 1})
-    length = metrics.sync()
+    length = metrics.sync()["length"]
     metrics.append({"step": 2})
     metrics.close()
     resumed = MetricsFile(path, length)

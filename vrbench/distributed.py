@@ -150,9 +150,9 @@ class _Silent(RunWriter):
     """What the other processes hold: reads the checkpoint that process 0 reads, writes nothing."""
 
     def resume(self, total_steps: int) -> dict[str, Any] | None:
-        state = checkpoint.load(self.run.directory / "checkpoint")
+        state, _ = checkpoint.load(self.run.directory / "checkpoint", self.check)
         if state is not None:
-            state.pop("metrics_length")
+            state.pop("metrics")
         return state
 
     def log(self, row: Mapping[str, Any]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vrbench.contracts import RunInfo
+from vrbench.redact import hide, hide_all
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -71,8 +74,14 @@ class WandB:
     """Weights & Biases, by default offline: `wandb sync <run folder>/wandb/offline-run-*` uploads it later.
 
     metrics.jsonl stays the source of truth. A resumed offline run is written afresh from the recorded rows, because
-    wandb cannot continue an offline run; online, rows that the server already has are left out.
+    wandb cannot continue an offline run; online, rows that the server already has are left out. Where the server cannot
+    be had (no network, a refused key) the run is kept offline, and so are this process's later runs without asking
+    again; where it is lost in the middle, what is missing there is on disk. Both are said, with the command to upload.
+    Under `wandb agent` the run's id, project and entity are the agent's.
     """
+
+    _given_up: ClassVar[str | None] = None
+    """Why this process asks the server no more."""
 
     def __init__(
         self,
@@ -80,42 +89,72 @@ class WandB:
         entity: str | None = None,
         mode: Literal["online", "offline", "disabled"] = "offline",
         tags: Iterable[str] = (),
+        patience: float = 15.0,
     ) -> None:
+        """`patience`: seconds that a run waits for the server, at its start and at its end."""
         if mode not in ("online", "offline", "disabled"):
             raise ValueError(f"mode={mode!r}: must be online, offline or disabled")
+        if not patience > 0:
+            raise ValueError(f"patience={patience}: must be seconds above 0")
         self.project = project
         self.entity = entity
         self.mode = mode
         self.tags = tuple(tags)
+        self.patience = patience
 
     def start(self, run: RunInfo, total_steps: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Open the W&B run: group = study, job_type = task, the resolved config; then the rows recorded so far."""
+        self._name = run.name
+        self._kept = False
+        online = self.mode == "online"
+        if online and WandB._given_up is None:
+            try:
+                self._run = self._open(run, "online")
+            except Exception as error:
+                WandB._given_up = hide(_first_line(error))
+        if online and WandB._given_up is not None:
+            self._say(f"no W&B server ({WandB._given_up}); the run is kept offline")
+            online, self._kept = False, True
+        if not online:
+            if self.mode != "disabled":
+                shutil.rmtree(run.directory / "wandb", ignore_errors=True)
+            self._run = self._open(run, "disabled" if self.mode == "disabled" else "offline")
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        already = self._run.summary.get("step", 0) if online else 0
+        for row in rows:
+            if row["step"] > already:
+                self.log(row)
+
+    def _open(self, run: RunInfo, mode: Literal["online", "offline", "disabled"]) -> Any:
         import wandb
 
-        if self.mode == "offline":
-            shutil.rmtree(run.directory / "wandb", ignore_errors=True)
-        self._run = wandb.init(
-            project=self.project,
-            entity=self.entity,
-            mode=self.mode,
+        agent = "WANDB_SWEEP_ID" in os.environ
+        own: dict[str, Any] = {} if agent else {"project": self.project, "entity": self.entity}
+        if not agent and "WANDB_RUN_ID" not in os.environ:
+            own["id"] = f"{run.study.replace('/', '-')}-{run.id}"
+        return wandb.init(
+            **own,
+            mode=mode,
             dir=run.directory,
-            id=f"{run.study.replace('/', '-')}-{run.id}",
             name=run.name,
             group=run.study,
             job_type=run.choices.get("task"),
             tags=[run.choices[group] for group in ("task", "model", "optimizer") if group in run.choices]
             + [*self.tags],
-            config={**run.config, "arm": run.arm, "choices": dict(run.choices)},
-            resume="allow" if self.mode == "online" else None,
+            config=hide_all({**run.config, "arm": run.arm, "choices": dict(run.choices)}),
+            resume="allow" if mode == "online" and not agent else None,
             reinit="finish_previous",
-            settings=wandb.Settings(silent=True, x_disable_stats=True, console="off"),
+            settings=wandb.Settings(
+                silent=True,
+                x_disable_stats=True,
+                console="off",
+                init_timeout=self.patience,
+                login_timeout=self.patience,
+                finish_timeout=self.patience,
+                finish_timeout_raises=True,
+            ),
         )
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
-        already = self._run.summary.get("step", 0) if self.mode == "online" else 0
-        for row in rows:
-            if row["step"] > already:
-                self.log(row)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One row, under its own `step`."""
@@ -128,7 +167,21 @@ class WandB:
         self._run.log({"step": step, "samples": wandb.Image(str(path))})
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Close the run with summary.json's numbers as its summary."""
+        """Close the run with summary.json's numbers as its summary; says what has to be uploaded by hand."""
         self._run.summary.update({key: value for key, value in summary.items() if key != "metrics"})
         self._run.summary.update(summary["metrics"])
-        self._run.finish()
+        try:
+            self._run.finish()
+        except TimeoutError:
+            WandB._given_up = "it was lost while a run was uploaded"
+            self._kept = True
+        if self._kept:
+            folder = Path(self._run.dir).parent
+            self._say(f"W&B has not got all of this run; when the server is back: wandb sync {folder}")
+
+    def _say(self, line: str) -> None:
+        print(f"vrbench: {self._name}: {line}", file=sys.stderr)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]

@@ -21,6 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+from vrbench.redact import hide
+
 SCHEMA = 1
 OVER = ("finished", "diverged")
 
@@ -63,19 +65,34 @@ def _hash(plain: Any) -> str:
     return hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a file so that a reader (and a crash) sees all of it or none of it. Raises OSError."""
+class CannotWrite(OSError):
+    """A record could not be written (no space, no right, no such disk); those that are there are whole."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}; records are whole, and once this is mended the same command goes on"
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object], former: Path | None = None) -> None:
+    """Let `write` fill a file so that a reader (and a crash) sees all of it or none of it. Raises CannotWrite.
+
+    `former` is the name that the file of before gets; without it that file is gone.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            if former is not None and path.exists():
+                os.replace(path, former)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise CannotWrite(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def fsync_folder(folder: Path) -> None:
@@ -104,26 +121,58 @@ def _jsonable(value: Any) -> Any:
 
 
 class MetricsFile:
-    """The append-only metrics.jsonl of a run being trained."""
+    """The append-only metrics.jsonl of a run being trained; every row is written whole or not at all."""
 
     def __init__(self, path: Path, length: int = 0) -> None:
-        """Open for appending after the first `length` bytes: what lies behind them is cut off."""
+        """Open for appending after the first `length` bytes: what lies behind them is cut off. Raises CannotWrite."""
         self.path = path
-        self._file = open(path, "ab")  # noqa: SIM115 - lives as long as the run
-        self._file.truncate(length)
+        self._length = length
+        try:
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - lives as long as the run
+            self._file.truncate(length)
+        except OSError as error:
+            raise CannotWrite(error.errno, error.strerror, str(path)) from error
+        self._file.seek(0)
+        self._hash = _hashed(self._file.read(length))
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row; it is in the file, for other processes to read, when this returns."""
-        self._file.write((json.dumps(_jsonable(row), allow_nan=False) + "\n").encode())
-        self._file.flush()
+        """Add one row; it is in the file, for other processes to read, when this returns. Raises CannotWrite."""
+        line = (json.dumps(_jsonable(row), allow_nan=False) + "\n").encode()
+        written = 0
+        try:
+            while written < len(line):
+                written += self._file.write(line[written:]) or 0
+        except OSError as error:
+            self._file.truncate(self._length)
+            raise CannotWrite(error.errno, error.strerror, str(self.path)) from error
+        self._length += len(line)
+        self._hash.update(line)
 
-    def sync(self) -> int:
-        """Force the rows to disk and return the file's length in bytes."""
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+    def sync(self) -> dict[str, Any]:
+        """Force the rows to disk and return what `check_rows` needs to know them again: their length and hash."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise CannotWrite(error.errno, error.strerror, str(self.path)) from error
+        return {"length": self._length, "hash": self._hash.hexdigest()}
 
     def close(self) -> None:
         self._file.close()
+
+
+def check_rows(path: Path, noted: Mapping[str, Any]) -> None:
+    """Raises ValueError where a metrics.jsonl does not begin with the rows that `MetricsFile.sync` saw."""
+    try:
+        with open(path, "rb") as file:
+            rows = file.read(noted["length"])
+    except FileNotFoundError:
+        rows = b""
+    if len(rows) != noted["length"] or _hashed(rows).hexdigest() != noted["hash"]:
+        raise ValueError(f"{path.name} is not the one that it was written beside")
+
+
+def _hashed(data: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(data, digest_size=16)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -142,6 +191,10 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield {key: math.nan if value is None else value for key, value in row.items()}
 
 
+class UnknownSchema(ValueError):
+    """A run folder was written by a vrbench whose records this one does not know."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder, read lazily."""
@@ -150,10 +203,10 @@ class Run:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """manifest.json. Raises ValueError for a schema version that this vrbench does not know."""
-        manifest: dict[str, Any] = json.loads((self.directory / "manifest.json").read_bytes())
+        """manifest.json. Raises UnknownSchema for a version that this vrbench does not know, ValueError for no JSON."""
+        manifest = _read_json(self.directory / "manifest.json")
         if manifest.get("schema") != SCHEMA:
-            raise ValueError(
+            raise UnknownSchema(
                 f"{self.directory}: schema version {manifest.get('schema')!r} is unknown to this vrbench "
                 f"(it reads version {SCHEMA})"
             )
@@ -163,7 +216,7 @@ class Run:
     def summary(self) -> dict[str, Any] | None:
         """summary.json, or None while the run is unfinished."""
         path = self.directory / "summary.json"
-        return json.loads(path.read_bytes()) if path.exists() else None
+        return _read_json(path) if path.exists() else None
 
     @property
     def status(self) -> str:
@@ -174,6 +227,37 @@ class Run:
         """The rows of metrics.jsonl, in order."""
         path = self.directory / "metrics.jsonl"
         return read_rows(path) if path.exists() else iter(())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError where there is none, FileNotFoundError where there is no file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no JSON object")
+    return content
+
+
+def check_folder(directory: Path) -> None:
+    """Raises ValueError where a folder holds a run that this vrbench can neither take as over nor go on with.
+
+    That is: one of another schema version, or a finished one with records missing or unreadable. An unfinished run's
+    manifest is written anew when the run goes on, whatever state it is in.
+    """
+    run = Run(directory)
+    over = is_over(directory)
+    missing = [name for name in ("config.yaml", "manifest.json", "metrics.jsonl") if not (directory / name).exists()]
+    if over and missing:
+        raise ValueError(f"{directory}: is finished, and {', '.join(missing)} is gone; force=true trains it again")
+    try:
+        _ = run.manifest, run.summary
+    except UnknownSchema:
+        raise
+    except (FileNotFoundError, ValueError):
+        if over:
+            raise
 
 
 def is_over(directory: Path) -> bool:
@@ -199,7 +283,7 @@ def new_manifest(command: Sequence[str], device: str, threads: int) -> dict[str,
         "schema": SCHEMA,
         "status": "running",
         "started": now(),
-        "command": list(command),
+        "command": [hide(word) for word in command],
         "git": git_state(Path(__file__).parent),
         "versions": versions(),
         "machine": {"device": device, "threads": threads, "cpu": platform.machine(), "system": platform.system()},

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from vrbench import checkpoint, records
 from vrbench.contracts import Logger, RunInfo
+from vrbench.redact import hide, hide_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,10 +53,13 @@ class RunWriter:
                 if not force:
                     raise RunIsTaken("another process has just finished this run")
                 _empty(run.directory, keep=working)
+            _remove_scraps(run.directory, working)
             manifest = records.new_manifest(["vrbench", *sys.argv[1:]], device, threads)
             writer = cls(run, loggers, manifest)
-            yield writer
-            writer.close()
+            try:
+                yield writer
+            finally:
+                writer.close()
         finally:
             over = records.is_over(run.directory)
             if over:
@@ -63,15 +67,24 @@ class RunWriter:
             lock.release()
 
     def resume(self, total_steps: int) -> dict[str, Any] | None:
-        """Write the run's first files and return the state of its last checkpoint, if it has one.
+        """Write the run's first files and return the state of its last good checkpoint, if it has one.
 
-        Rows of metrics.jsonl that the checkpoint does not know are cut off: the run will write them again.
+        Rows of metrics.jsonl that the checkpoint does not know are cut off: the run will write them again. Where no
+        checkpoint is good the run starts at step 0 and comes to the same numbers; what was damaged is said.
         """
         folder = self.run.directory
-        state = checkpoint.load(folder / "checkpoint")
-        length = 0 if state is None else state.pop("metrics_length")
+        state, wrong = checkpoint.load(folder / "checkpoint", self.check)
+        for name, reason in wrong.items():
+            checkpoint.set_aside(folder / "checkpoint", name)
+            self._say(f"checkpoint {name} is not used: {reason}")
+        if wrong:
+            step = 0 if state is None else state["step"]
+            how = "starts again" if state is None else "goes on from the checkpoint before,"
+            self._say(f"{how} at step {step}")
+        length = 0 if state is None else state.pop("metrics")["length"]
         self._metrics = records.MetricsFile(folder / "metrics.jsonl", length)
-        records.write_whole(folder / "config.yaml", lambda file: file.write(_yaml(self.run.config)))
+        config = _yaml(hide_all(self.run.config))
+        records.write_whole(folder / "config.yaml", lambda file: file.write(config))
         self._manifest = {
             "id": self.run.id,
             "arm": self.run.arm,
@@ -86,6 +99,15 @@ class RunWriter:
         rows = list(records.read_rows(folder / "metrics.jsonl"))
         self._tell(lambda logger: logger.start(self.run, total_steps, rows))
         return state
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError for a checkpoint whose rows are no longer in metrics.jsonl."""
+        if "metrics" not in state:
+            raise ValueError("not the state of a run")
+        records.check_rows(self.run.directory / "metrics.jsonl", state["metrics"])
+
+    def _say(self, line: str) -> None:
+        print(f"vrbench: {self.run.name}: {line}", file=sys.stderr)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One row of metrics, to metrics.jsonl and to every logger."""
@@ -105,7 +127,7 @@ class RunWriter:
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Save the state of the unfinished run."""
         assert self._metrics is not None, "resume() comes first"
-        checkpoint.save(self.run.directory / "checkpoint", {**state, "metrics_length": self._metrics.sync()})
+        checkpoint.save(self.run.directory / "checkpoint", {**state, "metrics": self._metrics.sync()})
 
     def finish(self, summary: Mapping[str, Any], device: Mapping[str, Any]) -> None:
         """Write the end of the run: manifest first, summary last, as the sign that the run is over."""
@@ -117,6 +139,7 @@ class RunWriter:
         self._tell(lambda logger: logger.finish(summary))
 
     def close(self) -> None:
+        """Close metrics.jsonl."""
         if self._metrics is not None:
             self._metrics.close()
 
@@ -127,9 +150,29 @@ class RunWriter:
                 call(logger)
             except Exception as error:
                 del self._loggers[name]
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                reason = hide(f"{type(error).__name__}: {error}".splitlines()[0])
                 line = f"vrbench: logger {name} failed and is left out ({reason}); metrics.jsonl goes on"
                 print(line, file=sys.stderr)
+
+
+def tidy(directory: Path) -> None:
+    """Remove the checkpoint of a run that is over, where a crash came between its summary and this."""
+    working = directory / "checkpoint"
+    if not working.exists():
+        return
+    try:
+        with FileLock(working / "lock", timeout=0):
+            _remove_scraps(directory, working)
+            checkpoint.discard(working)
+    except (Timeout, OSError):
+        return  # its process is about to do it, or this one may not
+
+
+def _remove_scraps(*folders: Path) -> None:
+    """Delete the temporary files of processes that died while they wrote; the caller has the run's lock."""
+    for folder in folders:
+        for scrap in folder.glob("*.tmp"):
+            scrap.unlink()
 
 
 def _yaml(config: Mapping[str, Any]) -> bytes:
