@@ -117,49 +117,61 @@ def provenance(repeats: int, seed: int, started: float) -> dict[str, Any]:
     }
 
 
-@click.command()
-@click.option("--repeats", default=1000, show_default=True, help="Samples a cell, and tables a scenario.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), default=Path("results/simulations"), show_default=True)
-def main(repeats: int, seed: int, output: Path) -> None:
-    """Simulate, print and write."""
-    output.mkdir(parents=True, exist_ok=True)
-    g = np.random.default_rng(seed)
-    started = time.process_time()
+SCENARIOS = (
+    ("null", 8, 0.0, 0.0),
+    ("null", 16, 0.0, 0.0),
+    ("null, a tenth of the runs diverges", 8, 0.0, 0.1),
+    ("null, a tenth of the runs diverges", 16, 0.0, 0.1),
+    ("A better by the smallest effect", 16, 0.009, 0.0),
+    ("A better by 3 %", 8, 0.027, 0.0),
+    ("A better by 3 %", 16, 0.027, 0.0),
+    ("A worse by 3 %", 8, -0.027, 0.0),
+)
+"""Name, seeds, effect, probability of divergence."""
+
+
+def simulate_intervals(repeats: int, g: np.random.Generator) -> dict[str, Any]:
+    """Coverage of every kind of interval of a mean, and of Wilson's for the probability of improvement."""
     rows = []
     for name, (draw, truth) in {**ONE_ARM, **DIFFERENCES}.items():
         for n in (8, 16, 32):
             rows.append({"numbers": name, "n": n, **coverage(draw, truth, n, repeats, g)})
             shown = "  ".join(f"{kind} {rows[-1][kind]['coverage']:.1%}" for kind in statistics.INTERVALS)
             click.echo(f"{name:40} n={n:<3} {shown}")
-    wilson = [
-        {"probability": p, "n": n, "coverage": improvement_coverage(p, n, 10 * repeats, g)}
-        for p in (0.5, 0.7, 0.9)
-        for n in (8, 16, 32)
-    ]
-    for row in wilson:
-        click.echo(f"Wilson, P = {row['probability']}: n={row['n']} {row['coverage']:.1%}")
-    content = {**provenance(repeats, seed, started), "mean": rows, "probability_of_improvement": wilson}
-    records.write_json(output / "intervals.json", content)
+    wilson = []
+    for p in (0.5, 0.7, 0.9):
+        for n in (8, 16, 32):
+            wilson.append({"probability": p, "n": n, "coverage": improvement_coverage(p, n, 10 * repeats, g)})
+            click.echo(f"Wilson, P = {p}: n={n} {wilson[-1]['coverage']:.1%}")
+    return {"mean": rows, "probability_of_improvement": wilson}
 
-    started = time.process_time()
-    scenarios = [
-        ("null", 8, 0.0, 0.0),
-        ("null", 16, 0.0, 0.0),
-        ("null, a tenth of the runs diverges", 8, 0.0, 0.1),
-        ("null, a tenth of the runs diverges", 16, 0.0, 0.1),
-        ("A better by the smallest effect", 16, 0.009, 0.0),
-        ("A better by 3 %", 8, 0.027, 0.0),
-        ("A better by 3 %", 16, 0.027, 0.0),
-        ("A worse by 3 %", 8, -0.027, 0.0),
-    ]
+
+def simulate_verdicts(repeats: int, g: np.random.Generator) -> dict[str, Any]:
+    """What tables say, where nothing is different and where something is."""
     rows = []
-    for name, n, effect, diverging in scenarios:
+    for name, n, effect, diverging in SCENARIOS:
         rows.append({"scenario": name, **verdicts(n, effect, diverging, repeats, g)})
         shown = "  ".join(f"{word} {share:.1%}" for word, share in rows[-1]["comparisons"].items())
-        any_claim = rows[-1]["tables_with_better_or_worse"]
-        click.echo(f"{name:40} n={n:<3} {shown}; tables with better or worse {any_claim:.1%}")
-    records.write_json(output / "verdicts.json", {**provenance(repeats, seed, started), "scenarios": rows})
+        claims = rows[-1]["tables_with_better_or_worse"]
+        click.echo(f"{name:40} n={n:<3} {shown}; tables with better or worse {claims:.1%}")
+    return {"scenarios": rows}
+
+
+PARTS = {"intervals": simulate_intervals, "verdicts": simulate_verdicts}
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@click.option("--repeats", default=1000, show_default=True, help="Samples a cell, and tables a scenario.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("results/simulations"), show_default=True)
+def main(parts: tuple[str, ...], repeats: int, seed: int, output: Path) -> None:
+    """Simulate, print and write: both parts, or those named."""
+    output.mkdir(parents=True, exist_ok=True)
+    for part in parts or PARTS:
+        started = time.process_time()
+        found = PARTS[part](repeats, np.random.default_rng(seed))
+        records.write_json(output / f"{part}.json", {**provenance(repeats, seed, started), **found})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 ALPHA = 0.05
 RESAMPLES = 10_000
-EXACT_UP_TO = 14
+EXACT_UP_TO = 16
 """Sign-flip tests of at most so many pairs count every one of the 2^n sign patterns."""
 
 Array = NDArray[np.float64]
@@ -154,7 +154,7 @@ def sign_flip(differences: ArrayLike) -> float:
     """The two-sided p value of paired differences, of shape (n,), under their 2^n sign patterns.
 
     The statistic is the sum of `flippable(differences)`, whose form depends on sizes alone and never on signs, so that
-    the test is exact either way. All patterns are counted for n ≤ 14, else 20,000 seeded ones (fewer beyond 500 pairs)
+    the test is exact either way. All patterns are counted for n ≤ 16, else 20,000 seeded ones (fewer beyond 500 pairs)
     and the observed one. nan for no pairs.
     """
     d = flippable(differences)
