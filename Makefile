@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test lint type smoke bench bench-optim bench-curvature clean
+.PHONY: help quickstart test lint type smoke bench bench-optim bench-curvature chaos clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -35,6 +35,9 @@ bench-optim: $(VENV)/.dev ## VRAdam's step against torch's AdamW
 
 bench-curvature: $(VENV)/.dev  ## our eigensolver against others
 	$(BIN)/python scripts/bench_curvature.py
+
+chaos: $(VENV)/.dev       ## faults, load and bad input, with figures: about half an hour
+	$(BIN)/python scripts/chaos.py
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "vrbench needs Python 3.11 or 3.12 with venv (the pins allow no other): install one, or say make PYTHON=/path/to/python"; exit 1; }

@@ -92,7 +92,7 @@ def _write(state: Mapping[str, Any], file: IO[bytes]) -> None:
 
     hashed = _Hashed(file)
     try:
-        torch.save(dict(state), hashed)  # type: ignore[arg-type] - it writes and flushes, nothing else
+        torch.save(dict(state), hashed)  # type: ignore[arg-type]
     except RuntimeError as error:
         raise (hashed.error or error) from None
     file.write(_MARK + hashed.hash.digest())

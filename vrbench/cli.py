@@ -18,7 +18,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -86,10 +85,10 @@ def main() -> None:
         sys.exit(failure.code)
     except KeyboardInterrupt:
         sys.exit(_say("stopped by Ctrl-C before training began", 128 + signal.SIGINT))
-    except (HydraException, OmegaConfBaseException, OSError, ConfigError) as error:
+    except Exception as error:  # of Hydra, OmegaConf, YAML or the system, on the way to a config
         if ONE_LINE not in os.environ:
             raise
-        sys.exit(_say(explain(error), _code(error)))
+        sys.exit(_say(explain(error) or type(error).__name__, _code(error)))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

@@ -6,7 +6,8 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -133,6 +134,10 @@ class WandB:
         own: dict[str, Any] = {} if agent else {"project": self.project, "entity": self.entity}
         if not agent and "WANDB_RUN_ID" not in os.environ:
             own["id"] = f"{run.study.replace('/', '-')}-{run.id}"
+        with _hidden_arguments():
+            return self._init(wandb, run, mode, own, agent)
+
+    def _init(self, wandb: Any, run: RunInfo, mode: str, own: dict[str, Any], agent: bool) -> Any:
         return wandb.init(
             **own,
             mode=mode,
@@ -181,6 +186,17 @@ class WandB:
 
     def _say(self, line: str) -> None:
         print(f"vrbench: {self._name}: {line}", file=sys.stderr)
+
+
+@contextmanager
+def _hidden_arguments() -> Iterator[None]:
+    """wandb writes the command's words into its metadata: it shall see those without secrets."""
+    words = sys.argv
+    sys.argv = [hide(word) for word in words]
+    try:
+        yield
+    finally:
+        sys.argv = words
 
 
 def _first_line(error: Exception) -> str:
