@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -127,6 +128,11 @@ def best(arm: Arm) -> float:
     return -mean if arm.direction == "max" else mean
 
 
+def leading(arms: Sequence[Arm]) -> dict[str, Arm]:
+    """Of each optimizer the arm that speaks for it in one task: of those with the most runs, the best by validation."""
+    return {arm.optimizer: arm for arm in sorted(arms, key=lambda arm: (len(arm.over), -best(arm)))}
+
+
 def told(arm: Arm) -> str:
     """The arm's label, with how many of its runs diverged where any did."""
     return f"{arm.label} ({arm.diverged} of {len(arm.over)} diverged)" if arm.diverged else arm.label
@@ -137,11 +143,12 @@ def shown(arms: Sequence[Arm], most: int) -> list[Arm]:
 
     They keep their order.
     """
+    costs = [best(arm) for arm in arms]
     places: dict[int, tuple[int, float]] = {}
-    seen: dict[str, int] = {}
-    for number in sorted(range(len(arms)), key=lambda number: best(arms[number])):
+    seen: Counter[str] = Counter()
+    for number in sorted(range(len(arms)), key=costs.__getitem__):
         optimizer = arms[number].optimizer
-        places[number] = seen.get(optimizer, 0), best(arms[number])
-        seen[optimizer] = seen.get(optimizer, 0) + 1
-    kept = sorted(sorted(places, key=lambda number: places[number])[:most])
+        places[number] = seen[optimizer], costs[number]
+        seen[optimizer] += 1
+    kept = sorted(sorted(places, key=places.__getitem__)[:most])
     return [arms[number] for number in kept]

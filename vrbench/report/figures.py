@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.report import eos_figure
 from vrbench.report.arms import Arm
-from vrbench.report.curves import Curve, best, columns, curve, groups, shown, told
+from vrbench.report.curves import Curve, columns, curve, groups, leading, shown, told
 from vrbench.report.search_figures import alpha1_heat_map, beta3_heat_map, lr_sensitivity, tuning_budget
 from vrbench.report.statistics import performance_profile as profile_of
 from vrbench.report.statistics import time_to_target as reached
@@ -61,10 +61,11 @@ def _wanted(arms: Sequence[Arm]) -> Iterator[tuple[str, str, Callable[[], Figure
     for (task, model), own in groups(arms).items():
         for name, make in PER_TASK.items():
             yield name, f"{task} {model}", partial(make, own)
-        for arm in filter(has_eos, own):
+        measured = [arm for arm in shown(own, MOST_ARMS) if has_eos(arm)]
+        for arm in measured:
             yield "eos", f"{task} {model} {arm.label}", partial(edge_of_stability, [arm])
-    if not any(map(has_eos, arms)):
-        yield "eos", "", partial(edge_of_stability, arms)
+        if not measured:
+            yield "eos", f"{task} {model}", partial(edge_of_stability, [])
     yield "performance-profile", "", partial(performance_profile, arms)
 
 
@@ -233,7 +234,7 @@ def edge_of_stability(arms: Sequence[Arm]) -> Figure:
 def performance_profile(arms: Sequence[Arm]) -> Figure:
     """Share of runs whose cost on test is within a factor of the best, over all tasks alike, with 95 % bands.
 
-    Of each optimizer the best arm by validation is taken in each task. The factor is the value over the best
+    Each task's best arm of an optimizer speaks for it (`curves.leading`). The factor is the value over the best
     optimizer's mean where less is better, and the reverse where more is; a diverged run has none (Dolan and Moré 2002;
     arXiv 2108.13264). Tasks with a value that is not positive are left out.
     """
@@ -242,9 +243,7 @@ def performance_profile(arms: Sequence[Arm]) -> Figure:
     factors: dict[str, list[list[float]]] = {}
     tasks = 0
     for own in groups(arms).values():
-        values = {}
-        for arm in sorted(own, key=best, reverse=True):
-            values[arm.optimizer] = list(arm.by_seed(f"test/{arm.metric}").values())
+        values = {name: list(arm.by_seed(f"test/{arm.metric}").values()) for name, arm in leading(own).items()}
         means = [sum(one) / len(one) for one in values.values() if one and all(map(math.isfinite, one))]
         if (
             len(values) < 2

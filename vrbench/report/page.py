@@ -21,7 +21,7 @@ from vrbench.report import tables
 from vrbench.report.arms import Arm
 from vrbench.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, chart
 from vrbench.report.compare import Comparison, Smallest, compare, overall
-from vrbench.report.curves import best, curve, groups, shown, told
+from vrbench.report.curves import curve, groups, leading, shown, told
 from vrbench.report.style import looks
 
 MOST_ARMS = 8
@@ -129,14 +129,14 @@ def _hash(text: str) -> str:
 def _rivals(arms: Sequence[Arm]) -> Iterator[Rivals]:
     """Each contestant against the one that meets most others in most tasks (the first by name among equals), on test.
 
-    Contestants are the optimizers, each with its best configuration by validation; where there is one optimizer alone,
-    they are its configurations. What two of them come to is one table, a family of its own.
+    Contestants are the optimizers, each with the configuration that speaks for it (`curves.leading`); where there is
+    one optimizer alone, they are its best configurations. What two come to is one table, a family of tests of its own.
     """
     by_optimizer = len({arm.optimizer for arm in arms}) > 1
     contestants: dict[str, dict[tuple[str, str], Arm]] = {}
-    for arm in sorted(arms, key=best, reverse=True):
-        name = arm.optimizer if by_optimizer else arm.label
-        contestants.setdefault(name, {})[arm.task, arm.model] = arm
+    for key, own in groups(arms).items():
+        for name, arm in (leading(own) if by_optimizer else {arm.label: arm for arm in shown(own, MOST_ARMS)}).items():
+            contestants.setdefault(name, {})[key] = arm
     if not contestants:
         return
     meetings = Counter(key for own in contestants.values() for key in own)

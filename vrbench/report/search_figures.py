@@ -81,9 +81,14 @@ def _value(cost: float | None, direction: str) -> float:
 
 
 def tried(arms: Sequence[Arm], keys: Sequence[str]) -> dict[str, list[Trial]]:
-    """By optimizer, what arms and trials of one task say of numeric settings: each has a number for every key."""
+    """By optimizer, what arms and trials of one task say of numeric settings: each has a number for every key.
+
+    Arms that are a search's trials are left out: its trials.json has them.
+    """
     found: dict[str, list[Trial]] = {}
     for arm in arms:
+        if arm.settings.get("runs") == "tuning":
+            continue
         params = _numbers(arm.settings, keys)
         for value in arm.by_seed(f"best/val/{arm.metric}").values() if params else ():
             found.setdefault(arm.optimizer, []).append(Trial(params or {}, value, 0.0))
