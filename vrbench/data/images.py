@@ -7,11 +7,8 @@ within a process: a serial sweep loads its data once. Nobody may write into the 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +18,7 @@ from torch import Tensor
 
 from vrbench.data.decode import PixelFormat, cached, decode_all
 from vrbench.data.folders import scan
+from vrbench.data.hub import quietly
 from vrbench.data.splits import check_fraction, check_seed, check_size, cut, shuffled, split_off
 
 if TYPE_CHECKING:
@@ -177,7 +175,7 @@ def _load(path: str, config_name: str | None) -> datasets.DatasetDict:
 
     folder = Path(path).expanduser()
     try:
-        with _progress_only_on_a_terminal():
+        with quietly():
             return datasets.load_dataset(str(folder) if folder.exists() else path, config_name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error.__cause__ or error).strip().split("\n")[0]
@@ -187,20 +185,6 @@ def _load(path: str, config_name: str | None) -> datasets.DatasetDict:
             f"path={path}: no such folder, and the Hugging Face hub did not give a data set of this name ({reason}); "
             "give a local folder in the hub's layout, or a name such as uoft-cs/cifar10"
         ) from error
-
-
-@contextlib.contextmanager
-def _progress_only_on_a_terminal() -> Iterator[None]:
-    import datasets
-
-    quiet = not (sys.stderr.isatty() or datasets.are_progress_bars_disabled())
-    if quiet:
-        datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if quiet:
-            datasets.enable_progress_bars()
 
 
 def _table(path: str, sources: datasets.DatasetDict, key: str, split: str) -> datasets.Dataset:

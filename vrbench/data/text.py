@@ -13,7 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from vrbench.data.hub import quietly
+
+if TYPE_CHECKING:
+    import datasets
 
 Item = TypeVar("Item")
 SPLITS = ("train", "val", "test")
@@ -104,11 +109,11 @@ def hub(path: str, config_name: str | None, column: str) -> Corpus:
         raise FileNotFoundError(f"path={path}: no such folder; give a folder of parquet files or a hub name")
     else:
         source, name = path, config_name
-    datasets.disable_progress_bars()
     try:
-        loaded = datasets.load_dataset(source, name)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0]
+        with quietly():
+            loaded = datasets.load_dataset(source, name)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
             f"path={path}: cannot be loaded ({reason}); give a local folder of the same layout, or go online"
         ) from error
@@ -119,8 +124,20 @@ def hub(path: str, config_name: str | None, column: str) -> Corpus:
         if column not in loaded[theirs].column_names:
             has = ", ".join(loaded[theirs].column_names)
             raise ValueError(f"column={column}: no such column in {path} (it has {has})")
-        splits[ours] = ["".join(loaded[theirs][column])]
+        splits[ours] = ["".join(_texts(loaded[theirs], theirs, column))]
     return Corpus(**_none_empty(splits, f"path={path} has no text in it"))
+
+
+def _texts(table: datasets.Dataset, split: str, column: str) -> list[str]:
+    """The cells of a column of text; ValueError where one is no text or not UTF-8."""
+    try:
+        cells = list(table[column])
+    except UnicodeDecodeError as error:
+        raise ValueError(f"column={column}: the {split} split holds text that is not UTF-8") from error
+    for number, cell in enumerate(cells):
+        if not isinstance(cell, str):
+            raise ValueError(f"column={column}: row {number} of the {split} split is {type(cell).__name__}, not text")
+    return cells
 
 
 def files(
