@@ -114,10 +114,10 @@ def figure2(scale: str, study: str, paths: Paths) -> Iterator[Command]:
     if scale == "full":
         yield [*command, f"task.data.path={paths['cifar10']}"]
         return
-    steps, every = (400, 20) if scale == "cpu" else (6, 3)
+    steps, every, size = (400, 20, 128) if scale == "cpu" else (2, 2, 16)
     yield [
         *(*command, "task=digits", "model=resnet32", f"trainer.max_steps={steps}", "trainer.log_every=2"),
-        *(f"probe.eos.every={every}", "probe.eos.size=128"),
+        *(f"probe.eos.every={every}", f"probe.eos.size={size}"),
     ]
 
 
