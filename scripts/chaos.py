@@ -41,12 +41,12 @@ def sections(scale: float) -> dict[str, Callable[[Path], dict[str, Any]]]:
 
     return {
         "many": load("many", runs=max(200, count(2000))),
-        "kill": load("kill", kills=count(50), seed=SEED),
+        "kill": load("kill", each=6 if scale >= 1 else 3 if scale >= 0.5 else 1, kills=count(50), seed=SEED),
         "fuzz": load("fuzz", cases=count(2000), seed=SEED),
         "long": load("long", steps=max(20_000, count(200_000))),
         "network": load("network", steps=max(400, count(12_000)), rounds=max(1, count(3))),
-        "disk": load("disk", seed=SEED),
-        "determinism": load("determinism"),
+        "disk": load("disk", damages=count(24), fills=count(36), seed=SEED),
+        "determinism": load("determinism", stops=count(3)),
         "concurrency": load("concurrency"),
     }
 
@@ -61,7 +61,8 @@ def one(name: str, scale: float) -> dict[str, Any]:
     """Run a section in this process; what it found, or why it failed, with its seconds."""
     import chaos_common as common
 
-    common.warm_up()
+    if name not in ("fuzz", "network"):  # they fork nothing
+        common.warm_up(gflownets=name in ("kill", "concurrency", "determinism"))
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-"))
     try:
@@ -85,6 +86,7 @@ def in_process(name: str, scale: float) -> dict[str, Any]:
     except (ValueError, IndexError):
         found = {"passed": False, "why": f"the section ended with {result.returncode}", "seconds": 0.0}
     print(f"{name:<12} {'held' if found['passed'] else 'FAILED'}  {found['seconds']:>7.1f} s", flush=True)
+    write_report(name, found, scale)
     return found
 
 
@@ -103,24 +105,27 @@ def main() -> None:
     started = time.monotonic()
     with ThreadPoolExecutor(arguments.lanes) as lanes:
         found = dict(zip(names, lanes.map(lambda name: in_process(name, arguments.scale), names), strict=True))
-    write_report(found, arguments.scale, time.monotonic() - started)
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes; {REPORT.relative_to(ROOT)}")
     failed = [name for name in names if not found[name]["passed"]]
     for name in failed:
         print(f"{name}: {found[name]['why']}", file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 
-def write_report(found: dict[str, Any], scale: float, seconds: float) -> None:
-    """Merge what was run into the report; every section says itself from which commit it is."""
+def write_report(name: str, found: dict[str, Any], scale: float) -> None:
+    """Put a section into the report, which keeps the others; each says from which commit it is."""
+    from filelock import FileLock
+
     from vrbench.records import git_state, now, versions, write_json
 
-    report = json.loads(REPORT.read_text())["sections"] if REPORT.exists() else {}
-    made = {"git": git_state(ROOT / "vrbench"), "when": now(), "scale": scale}
-    report |= {name: {**result, "made": made} for name, result in found.items()}
     REPORT.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"cpus": os.cpu_count(), "versions": versions()}
-    write_json(REPORT, {"command": "python scripts/chaos.py", "seed": SEED, "machine": machine, "sections": report})
-    print(f"{seconds / 60:.1f} minutes; {REPORT.relative_to(ROOT)}")
+    made = {"git": git_state(ROOT / "vrbench"), "when": now(), "scale": scale}
+    machine = {"cpus": os.cpu_count(), "load": [round(load, 1) for load in os.getloadavg()]}
+    with FileLock(Path(tempfile.gettempdir()) / "vrbench-chaos-report.lock"):
+        sections = json.loads(REPORT.read_text())["sections"] if REPORT.exists() else {}
+        sections[name] = {**found, "made": made, "machine": machine}
+        report = {"command": "python scripts/chaos.py", "seed": SEED, "versions": versions(), "sections": sections}
+        write_json(REPORT, report)
 
 
 if __name__ == "__main__":

@@ -20,17 +20,17 @@ SHORT = (
     "trainer.checkpoint_seconds=0.05",
 )  # fmt: skip
 TASKS: dict[str, tuple[str, ...]] = {
-    "digits": ("task.data.train_size=512", "trainer.max_steps=400"),
-    "hypergrid": ("model.hidden=16", "task.batch_size=4", "trainer.max_steps=60"),
+    "digits": ("task.data.train_size=512", "trainer.max_steps=60"),
+    "hypergrid": ("model.hidden=16", "task.batch_size=4", "trainer.max_steps=40"),
     "pydoc": (
         "model.layers=1", "model.width=32", "model.heads=2", "model.feed_forward=64", "task.context=16",
-        "task.batch_size=4", "task/tokenizer=char", "task.eval_batch_size=512", "trainer.max_steps=60",
-        "trainer.eval_every=30",
+        "task.batch_size=4", "task/tokenizer=char", "task.eval_batch_size=512", "trainer.max_steps=30",
+        "trainer.eval_every=15",
     ),
     "diffusion_digits": (
         "model.channels=[8,16]", "task.quality=null", "task.eval_examples=64", "task.sampler.steps=2",
-        "task.render_samples=4", "task.batch_size=8", "trainer.max_steps=60", "trainer.eval_every=30",
-        "trainer.render_every=30",
+        "task.render_samples=4", "task.batch_size=8", "trainer.max_steps=30", "trainer.eval_every=15",
+        "trainer.render_every=15",
     ),
 }  # fmt: skip
 """Overrides that make a run of each embedded task last about a second."""
@@ -53,13 +53,15 @@ def expect(holds: bool, what: str) -> None:
         raise Failed(what)
 
 
-def warm_up() -> None:
+def warm_up(gflownets: bool) -> None:
     """Import what runs need, so that forked children start at once; nothing here starts a thread."""
-    import gfn.gym  # noqa: F401
     import torch
 
+    if gflownets:
+        import gfn.gym  # noqa: F401
+
+        import tasks.hypergrid
     import tasks.diffusion
-    import tasks.hypergrid
     import tasks.image_classification
     import tasks.language_modeling  # noqa: F401
     import vrbench.cli

@@ -16,21 +16,23 @@ from chaos_common import expect, short
 
 TASK = "diffusion_digits"
 """It writes pictures too."""
+ROOM = 600
+"""KiB that are enough for such a run."""
 
 
-def disk(folder: Path, seed: int) -> dict[str, Any]:
+def disk(folder: Path, damages: int, fills: int, seed: int) -> dict[str, Any]:
     """A small file system that runs full at ever later moments, one that is read-only, and damaged checkpoints."""
     folder.mkdir(parents=True)
     log = folder / "log.txt"
     words = [*short(TASK), "trainer.checkpoint_seconds=0"]
     expect(common.in_child(lambda: common.vrbench(*words, f"results_dir={folder}", "study=unbroken"), log) == 0, "run")
     (unbroken,) = common.run_folders(folder / "unbroken")
-    figures = {"damaged_checkpoints": _damage(folder, unbroken, words, random.Random(seed))}
+    figures = {"damaged_checkpoints": _damage(folder, unbroken, words, damages, random.Random(seed))}
     small = folder / "small"
     with _small_disk(small) as mounted:
         if not mounted:
             return figures | {"full_disk": "not run: mounting a tmpfs is not allowed here", "read_only": "not run"}
-        return figures | {"full_disk": _fill(small, unbroken, words), "read_only": _read_only(small, words)}
+        return figures | {"full_disk": _fill(small, unbroken, words, fills), "read_only": _read_only(small, words)}
 
 
 @contextlib.contextmanager
@@ -44,11 +46,11 @@ def _small_disk(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
-def _fill(small: Path, unbroken: Path, words: list[str]) -> dict[str, Any]:
+def _fill(small: Path, unbroken: Path, words: list[str], fills: int) -> dict[str, Any]:
     """Leave ever more room until the run gets through; when it stops it says so, and goes on when there is room."""
     stopped: dict[str, int] = {}
     tries = equal = 0
-    for room in [*range(0, 260, 12), *range(260, 1100, 60)]:
+    for room in [round(ROOM * (number / fills) ** 2) for number in range(fills)]:
         tries += 1
         study, output, ballast = f"room-{room}", small.parent / f"room-{room}.txt", small / "ballast"
         free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
@@ -67,7 +69,7 @@ def _fill(small: Path, unbroken: Path, words: list[str]) -> dict[str, Any]:
         expect(common.in_child(lambda: common.vrbench(*command), output) == 0, f"not resumed: {output}")  # noqa: B023
         equal += common.check_equal(small / study, unbroken.parent, 1)
         subprocess.run(["rm", "-r", str(small / study)], check=True)
-    expect(len(stopped) >= 4, f"the disk ran full in too few places: {stopped}")
+    expect(len(stopped) >= min(4, fills // 3), f"the disk ran full in too few places: {stopped}")
     return {"tries": tries, "stopped_at": dict(sorted(stopped.items())), "finished_bit_equal": equal}
 
 
@@ -92,14 +94,15 @@ def _read_only(small: Path, words: list[str]) -> dict[str, Any]:
     return {"exit_code": code, "lines": len(lines)}
 
 
-def _damage(folder: Path, unbroken: Path, words: list[str], choose: random.Random) -> dict[str, Any]:
+def _damage(folder: Path, unbroken: Path, words: list[str], damages: int, choose: random.Random) -> dict[str, Any]:
     """Truncate and flip bits of the newest checkpoint, or of both: the one before is used, or the run starts again."""
-    cases = [("truncate", 1), ("flip", 1)] * 8 + [("truncate", 2), ("flip", 2)] * 2
+    kinds = [("truncate", 1), ("flip", 1), ("truncate", 1), ("flip", 2), ("flip", 1), ("truncate", 2)]
+    cases = [kinds[number % len(kinds)] for number in range(damages)]
     used = {"the one before": 0, "none": 0}
     for number, (how, count) in enumerate(cases):
         study, output = f"damaged-{number}", folder / f"damaged-{number}.txt"
         command = [*words, f"results_dir={folder}", f"study={study}"]
-        stop = choose.randint(7, 50)
+        stop = choose.randint(7, 28)
         code = common.in_child(lambda: _stopped_at(stop, command), output)  # noqa: B023
         expect(code == 0, f"not stopped: {output}")
         (checkpoints,) = folder.glob(f"{study}/*/checkpoint")

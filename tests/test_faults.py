@@ -273,15 +273,57 @@ def test_an_unfinished_run_of_another_schema_is_not_touched(stopped: Path, vrben
     assert json.loads((stopped / "manifest.json").read_text()) == {"schema": 99}
 
 
+# ---- data ----------------------------------------------------------------------------------------------------------
+
+
+def wiki(folder: Path, cells: Any) -> Path:
+    """A text data set in the hub's layout whose training split is `cells` (a pyarrow array)."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder.mkdir()
+    for split, column in {"train": cells, "validation": pyarrow.array(["b"]), "test": pyarrow.array(["c"])}.items():
+        pyarrow.parquet.write_table(pyarrow.table({"text": column}), folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_bad_text_is_named_before_training(
+    tmp_path: Path, vrbench: Call, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    import datasets
+    import pyarrow
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    not_utf8 = pyarrow.Array.from_buffers(
+        pyarrow.string(), 1, [None, pyarrow.array([0, 2], pyarrow.int32()).buffers()[1], pyarrow.py_buffer(b"\xff\xfe")]
+    )
+    torn = wiki(tmp_path / "torn", pyarrow.array(["a"]))
+    (torn / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
+    cases = {
+        torn: "path=",
+        wiki(tmp_path / "bytes", not_utf8): "not UTF-8",
+        wiki(tmp_path / "null", pyarrow.array(["a", None])): "column=text: row 1 of the train split is NoneType, not",
+        wiki(tmp_path / "numbers", pyarrow.array([1, 2])): "column=text: row 0 of the train split is int, not text",
+    }
+    for folder, says in cases.items():
+        words = (f"task.data.path={folder}", "task.data.config_name=null", f"study={folder.name}")
+        assert vrbench("task=wikitext2", *words, *QUICK) == 2
+        (line,) = capfd.readouterr().err.strip().splitlines()
+        assert line.startswith("vrbench: task.data.")
+        assert says in line
+        assert not (tmp_path / folder.name / "wikitext2").exists()
+        assert list(tmp_path.rglob("metrics.jsonl")) == []
+
+
 # ---- the chaos script ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_the_chaos_script_in_short(tmp_path: Path) -> None:
-    """Six kills of the sweep of 24, in a process of its own as `make chaos` starts it."""
+    """Six kills of a sweep of four tasks, in a process of its own as `make chaos` starts it."""
     command = [sys.executable, str(ROOT / "scripts" / "chaos.py"), "--section", "kill", "--scale", "0.12"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["passed"], found
     assert found["figures"]["kills"] == 6
-    assert found["figures"]["bit_equal"] == 24
+    assert found["figures"]["finished_bit_equal_without_strays"] == found["figures"]["runs"] >= 4
