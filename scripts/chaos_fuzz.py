@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-LONGEST = 60
+LONGEST = 120
 """Seconds after which a case hangs."""
 
 KEYS = [
@@ -55,8 +55,17 @@ values = st.one_of(
 assignments = st.tuples(st.sampled_from(["", "", "", "", "+", "++", "~"]), st.sampled_from(KEYS), values).map(
     lambda parts: f"{parts[0]}{parts[1]}={parts[2]}"
 )
-commands = st.lists(st.one_of(assignments, assignments, assignments, plain_text), min_size=1, max_size=3)
-"""Overrides: mostly known keys with values from all over, sometimes no override at all."""
+meant = st.sampled_from(
+    [
+        "optimizer=adamw", "optimizer=sgd", "optimizer.lr=0.01", "optimizer.lr=0", "optimizer.weight_decay=0.1",
+        "task.batch_size=7", "task.flip=true", "task.crop_padding=1", "task.label_smoothing=0.1", "task.top_k=3",
+        "task.data.train_size=50", "model.hidden=[]", "model.hidden=[3,5]", "model.activation=tanh", "seed=17",
+        "schedule=warmup_cosine", "probe=none", "trainer.clip_norm=1", "trainer.accumulate=2", "trainer.epochs=1",
+        "trainer.ema_decay=0.9", "trainer.precision=bfloat16", "trainer.log_every=1", "study=a/b", "force=true",
+    ]
+)  # fmt: skip
+commands = st.lists(st.one_of(meant, meant, meant, meant, assignments, assignments, plain_text), min_size=1, max_size=3)
+"""Overrides: what a user may mean, known keys with values from all over, sometimes no override at all."""
 
 leaves = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.sampled_from(WORDS), plain_text,
@@ -71,12 +80,23 @@ trees = st.recursive(
 breaks = st.sampled_from(
     ["", "", "", "!!python/object/apply:os.system [true]\n", "&a *a\n", "\t- x\n", ": :\n", "- 1\n", "%\n"]
 )
+sound = st.fixed_dictionaries(
+    {},
+    optional={
+        "optimizer": st.fixed_dictionaries({"lr": st.floats(0, 1)}),
+        "trainer": st.fixed_dictionaries({"max_steps": st.integers(0, 9), "accumulate": st.integers(0, 3)}),
+        "task": st.fixed_dictionaries({"batch_size": st.integers(0, 99)}),
+        "seed": st.integers(-1, 9),
+        "study": st.sampled_from(["x", "a/b", "../x", ""]),
+    },
+)
 files = st.one_of(
+    sound.map(lambda tree: _dump(tree).encode()),
     st.tuples(trees, breaks).map(lambda parts: (_dump(parts[0]) + parts[1]).encode("utf-8", "surrogatepass")),
     st.binary(max_size=40),
     plain_text.map(lambda text: text.encode("utf-8", "surrogatepass")),
 )
-"""YAML files: trees of known keys, some broken afterwards, and bytes that are no YAML at all."""
+"""YAML files: experiments that may run, trees of known keys, some broken afterwards, and bytes that are no YAML."""
 
 
 def _dump(tree: Any) -> str:
@@ -129,19 +149,22 @@ def case(folder: Path, words: list[str]) -> str:
     ours = [*common.SHORT, "trainer.max_steps=2", f"results_dir={results}"]
     given_keys = {word.lstrip("+~").split("=")[0] for word in words}
     ours = [word for word in ours if word.split("=")[0] not in given_keys]
-    words = [word for word in words if not word.startswith("-") or word.startswith("--config-dir=")]
+    options = [word for word in words if word.startswith("--config-dir=")]
+    words = [word for word in words if not word.startswith("-")]
     out, err = io.StringIO(), io.StringIO()
     with _alarm(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = common.vrbench(*ours, *words)
+            code = common.vrbench(*options, *ours, *words)
         except Exception as error:
             raise Failed(f"{words}: {type(error).__name__} came through: {error}") from error
     said = err.getvalue()
-    lines = [line for line in said.splitlines() if line.startswith("vrbench:")]
+    lines = [line for line in said.splitlines() if line and "Warning" not in line and not line.startswith("  ")]
     if code == 0:
         return "ran"
     expect("Traceback" not in said, f"{words}: a traceback: {said[-2000:]}")
-    expect(len(lines) == 1, f"{words}: code {code} with {len(lines)} lines: {said!r}")
+    expect(
+        len(lines) == 1 and lines[0].startswith("vrbench: "), f"{words}: code {code} with {len(lines)} lines: {said!r}"
+    )
     left = [str(path.relative_to(results)) for path in results.rglob("*")] if results.exists() else []
     expect(not left, f"{words}: refused, and leaves {left[:3]}")
     return "refused"

@@ -8,7 +8,7 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,17 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def network(folder: Path, steps: int, rounds: int) -> dict[str, Any]:
+FAULTS = ("none (offline)", "no network", "refused key", "lost midway")
+
+
+def network(folder: Path, steps: int, rounds: int, faults: Sequence[str] = FAULTS) -> dict[str, Any]:
     """The same run with W&B offline and under each fault, in turn: numbers, seconds, and what it says at the end."""
     folder.mkdir(parents=True)
     seconds: dict[str, dict[str, list[float]]] = {}
     said: dict[str, str] = {}
     reference: Any = None
     for number in range(rounds):
-        for fault in ("none (offline)", "no network", "refused key", "lost midway"):
+        for fault in faults:
             study = f"{fault.split(' ')[0]}-{number}"
             output = folder / f"{study}.txt"
             train, wall = _run(fault, folder, study, output, steps)

@@ -320,10 +320,10 @@ def test_bad_text_is_named_before_training(
 
 @pytest.mark.slow
 def test_the_chaos_script_in_short(tmp_path: Path) -> None:
-    """Six kills of a sweep of four tasks, in a process of its own as `make chaos` starts it."""
-    command = [sys.executable, str(ROOT / "scripts" / "chaos.py"), "--section", "kill", "--scale", "0.12"]
+    """Three kills of a sweep of four tasks, in a process of its own as `make chaos` starts it."""
+    command = [sys.executable, str(ROOT / "scripts" / "chaos.py"), "--section", "kill", "--scale", "0.06"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["passed"], found
-    assert found["figures"]["kills"] == 6
+    assert found["figures"]["kills"] == 3
     assert found["figures"]["finished_bit_equal_without_strays"] == found["figures"]["runs"] >= 4
