@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A wandb whose server is away when `fake.away` is an error, and lost when `fake.lost`."""
-    fake = SimpleNamespace(runs=[], away=None, lost=False, asked=0, Settings=lambda **settings: settings)
+    fake = SimpleNamespace(runs=[], away=None, lost=False, asked=0, teardowns=[], Settings=lambda **settings: settings)
 
     class Run(FakeRun):
         dir = "runs/wandb/run-1/files"
@@ -38,6 +38,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return fake.runs[-1]
 
     fake.init = init
+    fake.teardown = lambda: fake.teardowns.append(len(fake.runs))
     monkeypatch.setitem(sys.modules, "wandb", fake)
     for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -58,6 +59,7 @@ def test_without_a_server_runs_are_kept_offline_and_it_is_asked_once(
     train(WandB("vrbench", mode="online"), tmp_path)
     train(WandB("vrbench", mode="online"), tmp_path)
     assert wandb.asked == 1
+    assert wandb.teardowns == [0]  # its service would hold the run's id
     assert [run.arguments["mode"] for run in wandb.runs] == ["offline", "offline"]
     assert wandb.runs[0].rows == [{"step": 5}, {"step": 10}]
     lines = capfd.readouterr().err.strip().splitlines()

@@ -113,6 +113,7 @@ class WandB:
                 self._run = self._open(run, "online")
             except Exception as error:
                 WandB._given_up = hide(_first_line(error))
+                _forget_run()
         if online and WandB._given_up is not None:
             self._say(f"no W&B server ({WandB._given_up}); the run is kept offline")
             online, self._kept = False, True
@@ -186,6 +187,13 @@ class WandB:
 
     def _say(self, line: str) -> None:
         print(f"vrbench: {self._name}: {line}", file=sys.stderr)
+
+
+def _forget_run() -> None:
+    """Stop wandb's service: it holds the id of the run that it could not open."""
+    import wandb
+
+    wandb.teardown()
 
 
 @contextmanager
