@@ -47,10 +47,11 @@ def bootstrap_t(values: ArrayLike) -> Interval:
     if x.size < 2 or np.ptp(x) == 0:
         return _degenerate(x)
     centred = x - x.mean()
-    drawn = centred[_resamples(x.size)]
-    deviation = drawn.mean(axis=1)
-    error = drawn.std(axis=1, ddof=1) / math.sqrt(x.size)
-    flat = error <= 1e-12 * np.abs(centred).max()
+    counts = _counts(x.size)
+    deviation = counts @ centred / x.size
+    variance = (counts @ centred**2 / x.size - deviation**2) * x.size / (x.size - 1)
+    error = np.sqrt(np.maximum(variance, 0.0) / x.size)
+    flat = error <= 1e-7 * np.abs(centred).max()  # below that the variance is rounding
     ratio = np.where(flat, np.copysign(np.inf, deviation), deviation / np.where(flat, 1.0, error))
     low, high = _central(ratio)
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -116,6 +117,18 @@ def _draw(n: int, stream: int) -> NDArray[np.int64]:
     return np.random.default_rng((stream, n)).integers(0, n, (_affordable(RESAMPLES, n), n))
 
 
+def _counts(n: int) -> Array:
+    """How often each of the n values is in each resample, shape (resamples, n): a mean is then a matrix product."""
+    return _tally(n) if n <= 256 else _tally.__wrapped__(n)
+
+
+@lru_cache(maxsize=16)
+def _tally(n: int) -> Array:
+    drawn = _resamples(n)
+    places = drawn + n * np.arange(len(drawn))[:, None]
+    return np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+
+
 def _affordable(count: int, n: int) -> int:
     """Fewer draws of very large samples (10,000 up to n = 1,000), so that no table needs more than some 80 MB."""
     return max(1000, min(count, 10_000_000 // n))
@@ -123,9 +136,10 @@ def _affordable(count: int, n: int) -> int:
 
 def _central(draws: Array) -> Interval:
     """The order statistics that leave 2.5 % out on either side; infinite draws do no harm in between."""
-    ordered = np.sort(draws, axis=0)
-    tail = math.floor(len(draws) * ALPHA / 2)
-    return Interval(float(ordered[tail]), float(ordered[-1 - tail]))
+    first = math.floor(len(draws) * ALPHA / 2)
+    last = len(draws) - 1 - first
+    ordered = np.partition(draws, (first, last))
+    return Interval(float(ordered[first]), float(ordered[last]))
 
 
 # ---- paired tests ---------------------------------------------------------------------------------------------------
