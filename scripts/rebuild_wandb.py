@@ -1,0 +1,87 @@
+"""Rebuild the W&B runs of run folders from their records: metrics.jsonl, pictures, summary.json.
+
+    python scripts/rebuild_wandb.py results/runs/mine            # offline runs, and the command that uploads them
+    python scripts/rebuild_wandb.py results/runs/mine --project other --entity team
+
+For runs that were made without W&B, whose offline folder was lost, or that are to go to another project. A run's old
+offline folder is replaced. Unfinished runs are left out: going on with one rewrites its W&B run by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vrbench import records
+from vrbench.contracts import RunInfo
+from vrbench.loggers import WandB
+
+
+def pictures(folder: Path, last_step: int) -> dict[int, Path]:
+    """The sample pictures of a run by their step; `samples.png` is that of the last one."""
+    found = {int(path.stem.removeprefix("samples-")): path for path in folder.glob("samples-*.png")}
+    if (folder / "samples.png").exists():
+        found[last_step] = folder / "samples.png"
+    return found
+
+
+def rebuild(run: records.Run, project: str | None, entity: str | None) -> Path:
+    """Write the offline W&B run of a finished run anew and return its folder.
+
+    Project and entity are those of the run's own config where they are not given. Raises OSError, and ValueError for
+    records that cannot be read.
+    """
+    manifest, summary = run.manifest, run.summary
+    assert summary is not None, "the run is over"
+    config: dict[str, Any] = yaml.safe_load((run.directory / "config.yaml").read_bytes())
+    own = config.get("logger", {}).get("wandb", {})
+    rows = list(run.rows())
+    info = RunInfo(
+        manifest["id"], manifest["arm"], manifest["name"], manifest["study"], run.directory, config,
+        manifest["choices"], manifest["seed"],
+    )  # fmt: skip
+    logger = WandB(project or own.get("project", "vrbench"), entity or own.get("entity"), tags=own.get("tags", ()))
+    logger.start(info, summary["steps"], [])
+    drawn = pictures(run.directory, summary["steps"])
+    for row in rows:
+        logger.log(row)
+        while drawn and min(drawn) <= row["step"]:
+            logger.image(step := min(drawn), drawn.pop(step))
+    for step, path in sorted(drawn.items()):
+        logger.image(step, path)
+    logger.finish({**summary, "metrics": {key: _number(value) for key, value in summary["metrics"].items()}})
+    (folder,) = run.directory.glob("wandb/offline-run-*")
+    return folder
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="a run folder, or a folder of them")
+    parser.add_argument("--project", help="W&B project; default: the one in the run's config, else vrbench")
+    parser.add_argument("--entity", help="W&B user or team; default: likewise")
+    options = parser.parse_args(arguments)
+    rebuilt = []
+    for run in records.find_runs(options.root):
+        if run.summary is None:
+            print(f"{run.directory}: unfinished, left out", file=sys.stderr)
+            continue
+        rebuilt.append(rebuild(run, options.project, options.entity))
+    print(f"{len(rebuilt)} runs rebuilt; to upload them:")
+    for folder in rebuilt:
+        print(f"  wandb sync {folder}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"vrbench: {error}")
