@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,20 @@ from vrbench.records import find_runs
 RUN = ("logger=none", "trainer.max_steps=12", "trainer.eval_every=6", "trainer.log_every=1", "trainer.threads=1")
 
 SPY = """
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 from vrbench import cli, distributed
 def log(self, row):
     with open(os.environ["SPY"], "a") as file:
         file.write(json.dumps(row) + "\\n")
+    if row["step"] == int(os.environ.get("STOP_AT", "0")):
+        os.kill(os.getpid(), signal.SIGTERM)
 distributed._Silent.log = log
 cli.main()
 """
 
 
-def torchrun(tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+def torchrun(tmp_path: Path, *overrides: str, stop_at: int = 0) -> subprocess.CompletedProcess[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,7 +47,8 @@ def torchrun(tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str
         f"--master-port={port}",
         str(script),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SPY": str(tmp_path / "spy.jsonl"), "OMP_NUM_THREADS": "1"}
+    spied = {"SPY": str(tmp_path / "spy.jsonl"), "STOP_AT": str(stop_at)}
+    environment = {**os.environ, **spied, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     overrides = (f"results_dir={tmp_path}", *RUN, *overrides)
     return subprocess.run([*command, *overrides], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
@@ -64,23 +68,45 @@ def test_shares_are_even_or_refused() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(vrbench: object, tmp_path: Path) -> None:
-    assert callable(vrbench)
+@pytest.mark.timeout(600)  # half a minute on two free cores
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_train_as_one(parallel: str, vrbench: Callable[..., int], tmp_path: Path) -> None:
+    """The sharded run is stopped in the middle by a signal to one process, and goes on from its checkpoint."""
     assert vrbench(*RUN, "study=one") == 0
-    result = torchrun(tmp_path, "study=two")
+    overrides = ("study=two", f"trainer.parallel={parallel}")
+    if parallel == "fsdp":
+        assert torchrun(tmp_path, *overrides, stop_at=7).returncode != 0
+        (stopped,) = find_runs(tmp_path / "two")
+        assert [row["step"] for row in stopped.rows()] == list(range(1, 8))
+    result = torchrun(tmp_path, *overrides)
     assert result.returncode == 0, result.stderr
     (one,), (two,) = find_runs(tmp_path / "one"), find_runs(tmp_path / "two")
     assert one.directory.name == two.directory.name  # the same run, however many processes
+    assert two.manifest["resumed_from_step"] == (7 if parallel == "fsdp" else None)
     rows, other_rows = list(one.rows()), list(two.rows())
     assert len(rows) == len(other_rows) == 12
     for row, other in zip(rows, other_rows, strict=True):
-        for key in ("train/loss", "train/accuracy", "val/loss", "optim/gate", "optim/grad_norm"):
+        for key in ("train/loss", "train/accuracy", "val/loss", "optim/gate", "optim/grad_norm", "optim/update_norm"):
             if key in row:
                 assert other[key] == pytest.approx(row[key], rel=1e-5, abs=1e-6)
         assert abs(other["train/loss"] - row["train/loss"]) <= 1e-6
     spied = [json.loads(line) for line in (tmp_path / "spy.jsonl").read_text().splitlines()]
     keys = ("step", "optim/gate", "optim/velocity_sq", "train/loss")
     assert [[row[key] for key in keys] for row in spied] == [[row[key] for key in keys] for row in other_rows]
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("trainer.compile=false", "trainer.parallel=fsdp: needs several processes (torchrun"),
+        ("trainer.ema_decay=0.9", "parallel=fsdp goes with compile=false, ema_decay=null and zero_grad=true"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(
+    override: str, says: str, vrbench: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert vrbench(*RUN, "trainer.parallel=fsdp", override) == 2
+    assert says in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ def settings(**changes: Any) -> TrainerSettings:
         "channels_last": False,
         "compile": False,
         "ema_decay": None,
+        "parallel": "ddp",
         "log_every": 1,
         "eval_every": None,
         "render_every": None,

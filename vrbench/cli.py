@@ -176,7 +176,12 @@ def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: Trai
             processes.writer(info, loggers, force=settings.force, device=device, threads=threads) as writer,
             StopSignals() as stop,
         ):
-            trainer.fit(writer, lambda: stop.received is not None or (watch is not None and watch.pruned))
+            try:
+                trainer.fit(writer, lambda: stop.received is not None or (watch is not None and watch.pruned))
+            except Stopped:
+                if watch is not None and watch.pruned:
+                    writer.prune()
+                raise
     except RunIsTaken as taken:
         if processes.writes:
             print(f"{info.name}: {taken}; left to it")
@@ -225,6 +230,9 @@ def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:
     if training.channels_last:
         model = model.to(memory_format=torch.channels_last)
     model = model.to(device)
+    if training.parallel == "fsdp":
+        with blame("trainer"):
+            processes.shard(model)
     with blame("task"):
         task.to(device)
     with blame("model", f"does not fit task={info.choices['task']}: "):

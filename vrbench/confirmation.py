@@ -19,7 +19,7 @@ LEAST_SEEDS = 8
 """The fewest seeds that clear Holm's correction over four tasks (the exact two-sided p is at least 2/2^n)."""
 
 NOT_PART = ("seed", "study", "results_dir", "force", "logger")
-NOT_PART_OF_TRAINER = ("device", "threads", "checkpoint_seconds")
+NOT_PART_OF_TRAINER = ("device", "threads", "checkpoint_seconds", "parallel")
 
 
 @dataclass(frozen=True)

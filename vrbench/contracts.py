@@ -180,6 +180,7 @@ class TrainerSettings:
     channels_last: bool
     compile: bool
     ema_decay: Annotated[float | None, Field(ge=0, lt=1)]
+    parallel: Literal["ddp", "fsdp"]
     log_every: Annotated[int, Field(ge=1)]
     eval_every: Annotated[int | None, Field(ge=1)]
     render_every: Annotated[int | None, Field(ge=1)]
@@ -191,6 +192,8 @@ class TrainerSettings:
     def _has_an_end(self) -> TrainerSettings:
         if self.epochs is None and self.max_steps is None:
             raise ValueError("epochs and max_steps are both null: give one of them")
+        if self.parallel == "fsdp" and (self.compile or self.ema_decay is not None or not self.zero_grad):
+            raise ValueError("parallel=fsdp goes with compile=false, ema_decay=null and zero_grad=true")
         return self
 
     def total_steps(self, batches_per_epoch: int) -> int:

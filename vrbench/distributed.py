@@ -36,6 +36,7 @@ class Processes:
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
         self.size = size
+        self.sharded = False
 
     @classmethod
     def join(cls, device: torch.device | None = None) -> Processes:
@@ -60,6 +61,32 @@ class Processes:
             raise ValueError(f"a batch of {uneven[0]} cannot be shared evenly by {self.size} processes")
         if create_graph and self.size > 1:
             raise ValueError("an optimizer that differentiates gradients cannot be trained by several processes")
+
+    def shard(self, model: nn.Module) -> None:
+        """Share out the model's parameters (vrbench.sharding). Raises ValueError for a single process."""
+        if self.size == 1:
+            raise ValueError("parallel=fsdp: needs several processes (torchrun --nproc-per-node=N -m vrbench …)")
+        from vrbench.sharding import shard
+
+        shard(model)
+        self.sharded = True
+
+    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A run's state with nothing shared out; all processes call this together."""
+        if not self.sharded:
+            return state
+        from vrbench.sharding import whole
+
+        gathered: dict[str, Any] = whole(state)
+        return gathered
+
+    def spread(self, state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """A whole state, shared out as the model is."""
+        if not self.sharded:
+            return state
+        from vrbench.sharding import spread
+
+        return spread(state, model, optimizer)
 
     @property
     def writes(self) -> bool:
@@ -89,11 +116,14 @@ class Processes:
         )
 
     def average(self, parameters: Iterable[nn.Parameter], numbers: Iterable[Tensor]) -> list[Tensor]:
-        """Average the gradients in place, and return the averages of the numbers (scalars)."""
+        """Average the gradients in place, and return the averages of the numbers (scalars).
+
+        Shares of gradients are averages already: backward has seen to it.
+        """
         numbers = list(numbers)
         if self.size == 1:
             return numbers
-        grads = [p.grad for p in parameters if p.grad is not None]
+        grads = [] if self.sharded else [p.grad for p in parameters if p.grad is not None]
         for bucket in _buckets(grads):
             flat = torch.cat([grad.reshape(-1) for grad in bucket])
             dist.all_reduce(flat)
@@ -104,13 +134,13 @@ class Processes:
         dist.all_reduce(together)
         return list(together / self.size)
 
-    def any(self, flag: bool) -> bool:
-        """Whether any process says so: all of them get the same answer."""
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag whether any process says so: all of them get the same answers."""
         if self.size == 1:
-            return flag
-        said = torch.tensor([int(flag)])
+            return list(flags)
+        said = torch.tensor([int(flag) for flag in flags])
         dist.all_reduce(said, dist.ReduceOp.MAX)
-        return bool(said.item())
+        return [bool(flag) for flag in said.tolist()]
 
     @contextmanager
     def writer(self, run: RunInfo, loggers: Mapping[str, Logger], **how: Any) -> Iterator[RunWriter]:
@@ -126,7 +156,7 @@ class Processes:
                     writer = stack.enter_context(RunWriter.open(run, loggers, **how))
                 except (RunIsTaken, OSError) as error:
                     failure = error
-            if self.any(failure is not None):
+            if self.any(failure is not None)[0]:
                 raise failure or RunIsTaken("process 0 could not take it")
             yield writer
 
@@ -165,4 +195,7 @@ class _Silent(RunWriter):
         pass
 
     def finish(self, summary: Mapping[str, Any], device: Mapping[str, Any]) -> None:
+        pass
+
+    def prune(self) -> None:
         pass

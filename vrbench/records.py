@@ -34,6 +34,7 @@ NOT_IDENTITY = (
     ("trainer", "device"),
     ("trainer", "threads"),
     ("trainer", "checkpoint_seconds"),
+    ("trainer", "parallel"),
 )
 """What decides no number of a run: where it is written and shown, and the hardware that it happens to run on."""
 
@@ -220,8 +221,10 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`finished`, `diverged` or `unfinished`."""
-        return str(self.summary["status"]) if self.summary else "unfinished"
+        """`finished`, `diverged`, `pruned` (given up by a search, see manifest.json) or `unfinished`."""
+        if self.summary:
+            return str(self.summary["status"])
+        return "pruned" if self.manifest.get("status") == "pruned" else "unfinished"
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl, in order."""

@@ -105,6 +105,8 @@ class EdgeOfStability:
         self._training = training
         self._all = [p for group in training.optimizer.param_groups for p in group["params"]]
         self._parameters = [p for p in self._all if p.requires_grad]
+        if any(hasattr(p, "full_tensor") for p in self._all):
+            raise ValueError("the edge of stability of a sharded model cannot be probed: parallel=ddp, or probe=optim")
         self._batches = training.task.probe_batches(self.size, self.microbatch)
         if self.tier == "cheap":
             return

@@ -154,8 +154,10 @@ class Trainer:
                 self._write(writer, row)
             if diverged or self.step == self.total_steps:
                 continue
-            stop = self.processes.any(should_stop())
-            if stop or time.monotonic() - saved_at >= self.settings.checkpoint_seconds:
+            stop, due = self.processes.any(
+                should_stop(), time.monotonic() - saved_at >= self.settings.checkpoint_seconds
+            )
+            if stop or due:
                 with self.clock.section("records"):
                     writer.checkpoint(self._state())
                 saved_at = time.monotonic()
@@ -355,7 +357,7 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors and plain values."""
-        return {
+        state = {
             "step": self.step,
             "model": self.model.state_dict(),
             "gradients": [] if self.settings.zero_grad else [p.grad for p in self.model.parameters()],
@@ -369,8 +371,10 @@ class Trainer:
             "best_weights": self.best_weights,
             "seconds": self.clock.seconds,
         }
+        return self.processes.whole(state)
 
     def _restore(self, state: dict[str, Any]) -> None:
+        state = self.processes.spread(state, self.model, self.optimizer)
         self.step = state["step"]
         self._next_batch = self.step * self.settings.accumulate
         self.model.load_state_dict(state["model"])

@@ -138,6 +138,10 @@ class RunWriter:
         records.write_json(self.run.directory / "summary.json", summary)
         self._tell(lambda logger: logger.finish(summary))
 
+    def prune(self) -> None:
+        """Note that a search has given the run up; trained all the same, it goes on from its checkpoint."""
+        records.write_json(self.run.directory / "manifest.json", {**self._manifest, "status": "pruned"})
+
     def close(self) -> None:
         """Close metrics.jsonl."""
         if self._metrics is not None:
