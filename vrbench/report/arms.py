@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vrbench.index import Row, read_index, read_row
-from vrbench.records import NOT_IDENTITY, Run
+from vrbench.records import NOT_IDENTITY, OVER, Run
 
 CHOSEN = ("task", "model", "optimizer")
 STANDING = ("schedule", "trainer", "probe")
@@ -85,7 +85,7 @@ def collect(paths: Sequence[Path], *, tuning: bool = False) -> list[Arm]:
         seed = int(row["seed"])
         if seed in members:
             twice += 1
-            if members[seed][1]["status"] != "unfinished" or row["status"] == "unfinished":
+            if members[seed][1]["status"] in OVER or row["status"] not in OVER:
                 continue
         members[seed] = run, row
     if twice:
