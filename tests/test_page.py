@@ -221,6 +221,8 @@ def test_everything_is_there_without_a_script_and_in_print(browser: Browser, mad
     tab.close()
     tab = opened(browser, made, heard)
     tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 718, "height": 1000})  # A4 within the margins
+    assert tab.evaluate("document.documentElement.scrollWidth") == 718
     assert tab.locator("input[type=range]:visible").count() == 0
     assert tab.pdf(format="A4")[:5] == b"%PDF-"
     tab.close()
