@@ -81,14 +81,15 @@ def _table1(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _by_model(arms: Sequence[Arm], task: str, metric: str, optimizers: Mapping[str, str]) -> Iterator[dict[str, Arm]]:
-    """The arms of a task, one an optimizer, by model; an optimizer with several arms has none that stands for it."""
+    """The arms of a task, one an optimizer, by model: its only one, or the only one without settings of its own."""
     models: dict[str, dict[str, list[Arm]]] = {}
     for arm in arms:
         if arm.task == task and arm.optimizer in optimizers:
             same = replace(arm, metric=metric, direction="min")
             models.setdefault(arm.model, {}).setdefault(arm.optimizer, []).append(same)
     for by_optimizer in models.values():
-        yield {optimizer: same[0] for optimizer, same in by_optimizer.items() if len(same) == 1}
+        stands = {name: [arm for arm in same if not arm.settings] or same for name, same in by_optimizer.items()}
+        yield {optimizer: same[0] for optimizer, same in stands.items() if len(same) == 1}
 
 
 def _row_of_table1(row: Mapping[str, Any], names: Mapping[str, str], found: Sequence[Comparison]) -> str:
