@@ -203,7 +203,7 @@ def _test_notes(found: Sequence[Comparison], baseline: str, smallest: Smallest, 
     of = f" of {baseline}'s mean" if smallest.relative else ""
     return [
         f"difference: mean over paired seeds [95 % {interval} interval]. p: two-sided sign-flip test, Holm-corrected "
-        f"over the {tests} comparisons here; a diverged run counts as the worst. Better or worse: p < {ALPHA}. "
+        f"over the {tests} comparison{'s' if tests != 1 else ''} here; a diverged run counts as the worst. Better or worse: p < {ALPHA}. "
         f"Equivalent: the interval lies inside ±{smallest}{of}, the smallest effect that matters."
     ]
 
