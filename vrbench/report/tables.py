@@ -200,10 +200,11 @@ def _split_note(split: str) -> str:
 
 def _test_notes(found: Sequence[Comparison], baseline: str, smallest: Smallest, interval: str) -> list[str]:
     tests = sum(one.pairs.seeds > 0 for one in found)
+    plural = "1 comparison" if tests == 1 else f"{tests} comparisons"
     of = f" of {baseline}'s mean" if smallest.relative else ""
     return [
         f"difference: mean over paired seeds [95 % {interval} interval]. p: two-sided sign-flip test, Holm-corrected "
-        f"over the {tests} comparison{'s' if tests != 1 else ''} here; a diverged run counts as the worst. Better or worse: p < {ALPHA}. "
+        f"over the {plural} here; a diverged run counts as the worst. Better or worse: p < {ALPHA}. "
         f"Equivalent: the interval lies inside ±{smallest}{of}, the smallest effect that matters."
     ]
 
