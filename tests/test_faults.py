@@ -277,12 +277,13 @@ def test_an_unfinished_run_of_another_schema_is_not_touched(stopped: Path, vrben
 
 
 def wiki(folder: Path, cells: Any) -> Path:
-    """A text data set in the hub's layout whose training split is `cells` (a pyarrow array)."""
+    """A text data set in the hub's layout whose training split is `cells` (a pyarrow array), the others of its type."""
     import pyarrow
     import pyarrow.parquet
 
     folder.mkdir()
-    for split, column in {"train": cells, "validation": pyarrow.array(["b"]), "test": pyarrow.array(["c"])}.items():
+    others = pyarrow.array(["7"]).cast(cells.type)
+    for split, column in {"train": cells, "validation": others, "test": others}.items():
         pyarrow.parquet.write_table(pyarrow.table({"text": column}), folder / f"{split}-00000-of-00001.parquet")
     return folder
 
@@ -306,7 +307,7 @@ def test_bad_text_is_named_before_training(
         wiki(tmp_path / "numbers", pyarrow.array([1, 2])): "column=text: row 0 of the train split is int, not text",
     }
     for folder, says in cases.items():
-        words = (f"task.data.path={folder}", "task.data.config_name=null", f"study={folder.name}")
+        words = (f"task.data.path={folder}", "task.data.config_name=null", f"study=bad-{folder.name}")
         assert vrbench("task=wikitext2", *words, *QUICK) == 2
         (line,) = capfd.readouterr().err.strip().splitlines()
         assert line.startswith("vrbench: task.data.")
