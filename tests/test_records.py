@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vrbench.records import MetricsFile, Run, find_runs, identify, read_rows, write_json, write_whole
+from vrbench.records import SCHEMA, MetricsFile, Run, find_runs, identify, read_rows, write_json, write_whole
 
 CONFIG = {
     "seed": 0,
@@ -122,8 +122,10 @@ def test_an_unknown_schema_is_refused_by_name(tmp_path: Path) -> None:
         _ = run.manifest
 
 
-def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
-    assert Run(tmp_path).status == "unfinished"
+@pytest.mark.parametrize(("written", "said"), [("running", "unfinished"), ("pruned", "pruned")])
+def test_a_run_without_summary_says_what_it_is(tmp_path: Path, written: str, said: str) -> None:
+    write_json(tmp_path / "manifest.json", {"schema": SCHEMA, "status": written})
+    assert Run(tmp_path).status == said
     assert list(Run(tmp_path).rows()) == []
     with pytest.raises(FileNotFoundError, match="no such folder"):
         find_runs(tmp_path / "nowhere")
