@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 from torch.nn import functional
 
@@ -109,24 +110,14 @@ def compare(
     }
 
 
+CONF = Path(__file__).parents[1] / "conf" / "trainer" / "default.yaml"
 DEFAULTS: dict[str, Any] = {
+    **yaml.safe_load(CONF.read_bytes()),
     "epochs": None,
-    "max_steps": None,
-    "fraction": 1.0,
-    "accumulate": 1,
-    "zero_grad": True,
-    "clip_norm": None,
-    "precision": "float32",
-    "channels_last": False,
-    "compile": False,
-    "ema_decay": None,
-    "log_every": 10,
-    "eval_every": None,
-    "render_every": None,
     "checkpoint_seconds": 1e9,
     "device": "cpu",
-    "threads": None,
 }
+"""The harness as users have it, without checkpoints."""
 
 
 def endless(task: Task, streams: Streams) -> Iterator[Batch]:
