@@ -59,7 +59,8 @@ def test_without_a_server_runs_are_kept_offline_and_it_is_asked_once(
     train(WandB("vrbench", mode="online"), tmp_path)
     train(WandB("vrbench", mode="online"), tmp_path)
     assert wandb.asked == 1
-    assert wandb.teardowns == [0]  # its service would hold the run's id
+    assert wandb.teardowns == [0]
+    assert [run.arguments["id"] for run in wandb.runs] == ["lr-fine-1a2b3c4d-kept"] * 2  # not one that wandb may hold
     assert [run.arguments["mode"] for run in wandb.runs] == ["offline", "offline"]
     assert wandb.runs[0].rows == [{"step": 5}, {"step": 10}]
     lines = capfd.readouterr().err.strip().splitlines()

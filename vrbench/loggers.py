@@ -113,7 +113,9 @@ class WandB:
                 self._run = self._open(run, "online")
             except Exception as error:
                 WandB._given_up = hide(_first_line(error))
-                _forget_run()
+                import wandb
+
+                wandb.teardown()
         if online and WandB._given_up is not None:
             self._say(f"no W&B server ({WandB._given_up}); the run is kept offline")
             online, self._kept = False, True
@@ -134,7 +136,8 @@ class WandB:
         agent = "WANDB_SWEEP_ID" in os.environ
         own: dict[str, Any] = {} if agent else {"project": self.project, "entity": self.entity}
         if not agent and "WANDB_RUN_ID" not in os.environ:
-            own["id"] = f"{run.study.replace('/', '-')}-{run.id}"
+            # wandb may hold on to the id of a run that it could not open: the one that is kept instead has its own
+            own["id"] = f"{run.study.replace('/', '-')}-{run.id}{'-kept' if self._kept else ''}"
         with _hidden_arguments():
             return self._init(wandb, run, mode, own, agent)
 
@@ -187,13 +190,6 @@ class WandB:
 
     def _say(self, line: str) -> None:
         print(f"vrbench: {self._name}: {line}", file=sys.stderr)
-
-
-def _forget_run() -> None:
-    """Stop wandb's service: it holds the id of the run that it could not open."""
-    import wandb
-
-    wandb.teardown()
 
 
 @contextmanager
