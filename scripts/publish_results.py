@@ -92,7 +92,7 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    write_json(output / "searches.json", {study.name: searches(study) for study in studies if searches(study)})
+    write_json(output / "searches.json", {study.name: held for study in studies if (held := searches(study))})
     write_json(output / "provenance.json", provenance(studies))
 
     text, records = [f"# Tables of the `{scale}` scale", ""], {}

@@ -17,7 +17,14 @@ from omegaconf import DictConfig, open_dict
 
 from vrbench.refusals import ConfigError
 
-PASSED_ON = ("HYDRA_FULL_ERROR", "VRBENCH_ONE_LINE_ERRORS", "OMP_WAIT_POLICY", "WANDB_MODE", "HF_HUB_OFFLINE")
+PASSED_ON = (
+    "HYDRA_FULL_ERROR",
+    "VRBENCH_ONE_LINE_ERRORS",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "WANDB_MODE",
+    "HF_HUB_OFFLINE",
+)
 """Variables of this process that the workers of a cluster get too; no key is among them."""
 
 

@@ -23,6 +23,7 @@ from vrbench.records import write_whole
 from vrbench.report import statistics
 from vrbench.report.arms import Arm
 from vrbench.report.compare import Comparison, Smallest, Verdict, compare
+from vrbench.report.curves import columns, groups
 from vrbench.report.tables import Table, markdown, number, with_interval
 
 OURS = "vradam"
@@ -63,20 +64,20 @@ def answer(verdict: Verdict) -> str:
 
 def _table1(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
     names = print_of["optimizers"]
-    groups = [
+    asked_of = [
         (row, group)
         for row in print_of["table1"]
         for task, metric in row["stand_ins"].items()
         for group in _by_model(arms, task, metric, names)
         if OURS in group and len(group) > 1
     ]
-    found: list[dict[str, Comparison]] = [{} for _ in groups]
+    found: list[dict[str, Comparison]] = [{} for _ in asked_of]
     for rival in names:  # one question a rival: its tasks are one family, which eight seeds can answer
-        asked = [place for place, (_, group) in enumerate(groups) if rival in group and rival != OURS]
-        couples = [(groups[place][1][OURS], groups[place][1][rival]) for place in asked]
+        asked = [place for place, (_, group) in enumerate(asked_of) if rival in group and rival != OURS]
+        couples = [(asked_of[place][1][OURS], asked_of[place][1][rival]) for place in asked]
         for place, one in zip(asked, compare(couples, "test", Smallest()), strict=True):
             found[place][rival] = one
-    for (row, _), comparisons in zip(groups, found, strict=True):
+    for (row, _), comparisons in zip(asked_of, found, strict=True):
         yield _row_of_table1(row, names, list(comparisons.values()))
 
 
@@ -94,14 +95,10 @@ def _by_model(arms: Sequence[Arm], task: str, metric: str, optimizers: Mapping[s
 
 def _row_of_table1(row: Mapping[str, Any], names: Mapping[str, str], found: Sequence[Comparison]) -> str:
     ours = found[0].a
-    cells = [[names[OURS], _printed(row["losses"][OURS]), _measured(ours, "test"), _counted(ours), "", ""]]
+    cells = [[names[OURS], _printed(row["losses"][OURS]), *_measured(ours), "", ""]]
     for one in found:
         rival = one.b.optimizer
-        difference = with_interval(one.pairs.difference, one.pairs.interval)
-        cells.append(
-            [names[rival], _printed(row["losses"][rival]), _measured(one.b, "test"), _counted(one.b), difference,
-             answer(one.verdict)]
-        )  # fmt: skip
+        cells.append([names[rival], _printed(row["losses"][rival]), *_measured(one.b), *_answered(one)])
     headings = ["optimizer", "published val / test", f"here, test {ours.metric}", "n (diverged)",
                 f"{names[OURS]} − it", f"claim: {names[OURS]} is lower"]  # fmt: skip
     notes = [
@@ -126,39 +123,37 @@ def _printed(losses: Sequence[float] | None) -> str:
     return "NaN" if losses is None else " / ".join(f"{loss:g}" for loss in losses)
 
 
-def _measured(arm: Arm, split: str) -> str:
-    known = [value for value in arm.by_seed(f"{split}/{arm.metric}").values() if math.isfinite(value)]
+def _measured(arm: Arm) -> tuple[str, str]:
+    """The cells of an arm: its mean on the test split, and how many runs it is of."""
+    known = [value for value in arm.by_seed(f"test/{arm.metric}").values() if math.isfinite(value)]
     mean = sum(known) / len(known) if known else math.nan
-    return with_interval(mean, statistics.bootstrap_t(known))
+    return with_interval(mean, statistics.bootstrap_t(known)), f"{len(arm.over)} ({arm.diverged})"
 
 
-def _counted(arm: Arm) -> str:
-    return f"{len(arm.over)} ({arm.diverged})"
+def _answered(one: Comparison) -> tuple[str, str]:
+    """The cells of a comparison: the difference, and what it says of the claim."""
+    return with_interval(one.pairs.difference, one.pairs.interval), answer(one.verdict)
 
 
 # ---- Table 4 --------------------------------------------------------------------------------------------------------
 
 
 def _table4(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
-    groups: dict[tuple[str, str], dict[float, Arm]] = {}
+    powers: dict[tuple[str, str], dict[float, Arm]] = {}
     for arm in arms:
         if arm.optimizer == OURS and set(arm.settings) == {"optimizer.power"}:
             power = float(arm.settings["optimizer.power"])
-            groups.setdefault((arm.task, arm.model), {})[power] = replace(arm, metric="loss", direction="min")
+            powers.setdefault((arm.task, arm.model), {})[power] = replace(arm, metric="loss", direction="min")
     best = print_of["best_power"]
-    for by_power in groups.values():
+    for by_power in powers.values():
         if best not in by_power or len(by_power) < 2:
             continue
         ours = by_power[best]
         others = [power for power in sorted(by_power) if power != best]
         found = compare([(ours, by_power[power]) for power in others], "test", Smallest())
-        cells = [[f"{best:g}", _printed_power(print_of, best), _measured(ours, "test"), _counted(ours), "", ""]]
+        cells = [[f"{best:g}", _printed_power(print_of, best), *_measured(ours), "", ""]]
         for power, one in zip(others, found, strict=True):
-            difference = with_interval(one.pairs.difference, one.pairs.interval)
-            cells.append(
-                [f"{power:g}", _printed_power(print_of, power), _measured(one.b, "test"), _counted(one.b), difference,
-                 answer(one.verdict)]
-            )  # fmt: skip
+            cells.append([f"{power:g}", _printed_power(print_of, power), *_measured(one.b), *_answered(one)])
         headings = [
             "k",
             "published test",
@@ -183,16 +178,13 @@ def _printed_power(print_of: Mapping[str, Any], power: float) -> str:
 
 
 def _figure2(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
-    for arm in arms:
-        if arm.optimizer != OURS:
-            continue
-        rivals = [other for other in arms if (other.task, other.model) == (arm.task, arm.model)]
-        if not any("eos/sharpness" in row for run in arm.over for row in run.rows()):
-            continue
-        yield _gate_of_figure2(arm, rivals, print_of)
+    for together in groups(arms).values():
+        ours = [run for arm in together if arm.optimizer == OURS for run in arm.over]
+        if any("eos/sharpness" in columns(run) for run in ours):
+            yield _gate_of_figure2(together, print_of)
 
 
-def _gate_of_figure2(arm: Arm, together: Sequence[Arm], print_of: Mapping[str, Any]) -> str:
+def _gate_of_figure2(together: Sequence[Arm], print_of: Mapping[str, Any]) -> str:
     cells = []
     for other in together:
         for run in other.over:
@@ -213,10 +205,10 @@ def _gate_of_figure2(arm: Arm, together: Sequence[Arm], print_of: Mapping[str, A
     headings = ["optimizer", "seed", "train loss", "val accuracy", "λmax, last", "gate, lowest", "gate, last",
                 "claim: dips early, then climbs to near α0"]  # fmt: skip
     notes = [
-        _comparability(arm, print_of["same"]) + " The curves' own figures are not in our sources.",
+        _comparability(together[0], print_of["same"]) + " The curves' own figures are not in our sources.",
         f"The claim holds where the gate is lowest at a step ≤ {print_of['dip_by_step']} and ends above {NEAR}.",
     ]
-    return f"## Figure 2: {arm.task}, {arm.model}\n\n{markdown(Table(headings, cells, [], notes))}"
+    return f"## Figure 2: {together[0].task}, {together[0].model}\n\n{markdown(Table(headings, cells, [], notes))}"
 
 
 def _dips(gates: Mapping[int, float], by_step: int) -> str:
