@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -77,6 +78,8 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if "HYDRA_FULL_ERROR" not in os.environ:
         os.environ.update({"HYDRA_FULL_ERROR": "1", ONE_LINE: "1"})  # Hydra then raises, and we say it in one line
+    # Hydra copies its whole store of plugin configs at every look for a group's options, and no look changes it.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     for plugin in (Tune, Confirm, RayLauncher):  # Hydra takes plugins from this package name only
         Plugins.instance().class_name_to_class[f"hydra_plugins.vrbench.{plugin.__name__}"] = plugin
     try:
