@@ -35,7 +35,7 @@ COLD_TOLERANCE = 1e-3
 """Largest tolerance of a solve that has no vectors to start from; its vectors carry all later ones."""
 CHEAP, OFTEN, SELDOM = 6, 3, 9
 """A warm solve also searches from a new vector, should all the last eigenvectors have been overtaken: one in `OFTEN`
-where the last solve took `CHEAP` products at most, else one in `SELDOM`."""
+where the last solve took `CHEAP` products at most, else one in `SELDOM`; two solves of a measurement take turns."""
 NOISE = 0.3
 """Part of a random direction in that vector, beside the gradient's 1."""
 
@@ -215,7 +215,7 @@ class EdgeOfStability:
         norm = torch.linalg.vector_norm(gradient)
         downhill = gradient / norm if bool(norm > 0) else torch.zeros_like(gradient)
         generic = downhill + NOISE * noise
-        last, (count, cost) = self._vectors.get(name), self._solves.get(name, (0, 0))
+        last, (count, cost) = self._vectors.get(name), self._solves.get(name, (len(self._solves), 0))
         explore = count % (OFTEN if cost <= CHEAP else SELDOM) == 0
         pairs = curvature.top_eigenpairs(
             operator,
