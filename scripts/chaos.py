@@ -26,7 +26,7 @@ SEED = 20261124
 
 
 def sections(scale: float) -> dict[str, Callable[[Path], dict[str, Any]]]:
-    """Every section with its counts; longest first, so that two lanes end together."""
+    """Every section with its counts: longest first, so that two lanes end together; those in ALONE last."""
 
     def count(whole: int) -> int:
         return max(1, round(whole * scale))
@@ -43,14 +43,16 @@ def sections(scale: float) -> dict[str, Callable[[Path], dict[str, Any]]]:
         "many": load("many", runs=max(200, count(2000))),
         "kill": load("kill", each=6 if scale >= 1 else 3 if scale >= 0.5 else 1, kills=count(50), seed=SEED),
         "fuzz": load("fuzz", cases=count(2000), seed=SEED),
-        "long": load("long", steps=max(20_000, count(200_000))),
-        "network": load("network", steps=max(400, count(12_000)), rounds=max(1, count(3))),
         "disk": load("disk", damages=count(24), fills=count(36), seed=SEED),
         "determinism": load("determinism", stops=count(3)),
         "concurrency": load("concurrency"),
+        "long": load("long", steps=max(20_000, count(200_000))),
+        "network": load("network", steps=max(400, count(2000)), rounds=max(1, count(3))),
     }
 
 
+ALONE = ("long", "network")
+"""Sections that look at the wall's clock: nothing runs beside them."""
 MODULES = {
     "many": "load", "long": "load", "determinism": "load", "kill": "kill", "concurrency": "kill", "fuzz": "fuzz",
     "network": "network", "disk": "disk",
@@ -103,8 +105,10 @@ def main() -> None:
         return
     names = [name for name in sections(1.0) if not arguments.only or name in arguments.only.split(",")]
     started = time.monotonic()
+    beside = [name for name in names if name not in ALONE]
     with ThreadPoolExecutor(arguments.lanes) as lanes:
-        found = dict(zip(names, lanes.map(lambda name: in_process(name, arguments.scale), names), strict=True))
+        found = dict(zip(beside, lanes.map(lambda name: in_process(name, arguments.scale), beside), strict=True))
+    found |= {name: in_process(name, arguments.scale) for name in names if name in ALONE}
     print(f"{(time.monotonic() - started) / 60:.1f} minutes; {REPORT.relative_to(ROOT)}")
     failed = [name for name in names if not found[name]["passed"]]
     for name in failed:

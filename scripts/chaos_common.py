@@ -128,7 +128,7 @@ def said(path: Path) -> Iterator[None]:
 
 def run_folders(root: Path) -> list[Path]:
     """Folders of runs, finished or not, by name."""
-    return sorted(path.parent for path in root.glob("**/config.yaml"))
+    return sorted(path.parent for path in root.glob("**/manifest.json"))
 
 
 def numbers(folder: Path) -> Any:
