@@ -55,7 +55,10 @@ def expect(holds: bool, what: str) -> None:
 
 def warm_up(gflownets: bool) -> None:
     """Import what runs need, so that forked children start at once; nothing here starts a thread."""
+    import sklearn.datasets  # noqa: F401
     import torch
+    import torch._dynamo
+    from diffusers import DDIMScheduler  # noqa: F401
 
     if gflownets:
         import gfn.gym  # noqa: F401

@@ -16,8 +16,10 @@ from chaos_common import expect, short
 
 TASK = "diffusion_digits"
 """It writes pictures too."""
-ROOM = 600
-"""KiB that are enough for such a run."""
+PAGES = 16
+"""Pages of 4 KiB that are enough for such a run without checkpoints."""
+STATES = 600
+"""KiB that are enough with them."""
 
 
 def disk(folder: Path, damages: int, fills: int, seed: int) -> dict[str, Any]:
@@ -47,16 +49,22 @@ def _small_disk(folder: Path) -> Iterator[bool]:
 
 
 def _fill(small: Path, unbroken: Path, words: list[str], fills: int) -> dict[str, Any]:
-    """Leave ever more room until the run gets through; when it stops it says so, and goes on when there is room."""
+    """Leave ever more room until the run gets through; when it stops it says so, and goes on when there is room.
+
+    A run that checkpoints at every step runs full there; one that does not, at any of its other records.
+    """
     stopped: dict[str, int] = {}
     tries = equal = 0
-    for room in [round(ROOM * (number / fills) ** 2) for number in range(fills)]:
+    for number in range(fills):
         tries += 1
-        study, output, ballast = f"room-{room}", small.parent / f"room-{room}.txt", small / "ballast"
+        saves = number % 2 == 0
+        room = round(STATES * (number / fills) ** 2) if saves else 4 * round(PAGES * number / fills)
+        study, output, ballast = f"fill-{number}", small.parent / f"fill-{number}.txt", small / "ballast"
         free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
         with open(ballast, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(4096, free - room * 1024))
-        command = [*words, f"results_dir={small}", f"study={study}"]
+        rare = () if saves else ("trainer.checkpoint_seconds=1000",)
+        command = [*words, *rare, f"results_dir={small}", f"study={study}"]
         code = common.in_child(lambda: common.vrbench(*command), output)  # noqa: B023
         lines = [line for line in output.read_text().splitlines() if line.startswith("vrbench:")]
         if code != 0:

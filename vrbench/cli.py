@@ -29,7 +29,7 @@ from vrbench import records, targets
 from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
 from vrbench.ray_launcher import RayLauncher
 from vrbench.redact import hide
-from vrbench.refusals import ConfigError, blame, checked, explain, offer
+from vrbench.refusals import ConfigError, blame, checked, explain, offer, one_line
 from vrbench.signals import StopSignals
 from vrbench.sweepers import Confirm, RunFailed, Tune, plain
 from vrbench.writer import RunIsTaken, tidy
@@ -112,7 +112,7 @@ def _job(cfg: DictConfig) -> str:
 
 
 def _say(line: str, code: int) -> int:
-    print(f"vrbench: {hide(line)}", file=sys.stderr)
+    print(f"vrbench: {one_line(hide(line))}", file=sys.stderr)
     return code
 
 
@@ -129,7 +129,10 @@ def run(cfg: DictConfig) -> Path:
     unknown = sorted(config.keys() - KEYS)
     if unknown:
         raise ConfigError(f"{unknown[0]}: no such key; {offer(unknown[0], sorted(KEYS), 'the config')}")
-    top = {key: config[key] for key in RUN_WIDE}
+    for group in GROUPS:
+        if not isinstance(config.get(group), Mapping):
+            raise ConfigError(f"{group}={config.get(group)}: must be a group of settings")
+    top = {key: config[key] for key in RUN_WIDE if key in config}
     settings = checked(RunSettings, top, "")
     training = checked(TrainerSettings, config["trainer"], "trainer.")
     _check_lr(config["optimizer"])

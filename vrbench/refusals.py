@@ -38,7 +38,7 @@ class blame:
             key = found.group(1) if found else key
             while isinstance(error, InstantiationException) and error.__cause__ is not None:
                 error = error.__cause__
-        message = _one_line(str(error)) or type(error).__name__
+        message = one_line(str(error)) or type(error).__name__
         names_argument = not self.prefix and re.match(r"\w+(\.\w+)*=", message)
         raise ConfigError(f"{key}.{message}" if names_argument else f"{key}: {self.prefix}{message}") from error
 
@@ -51,7 +51,8 @@ def checked(settings: type[Settings], values: Mapping[str, Any], prefix: str) ->
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
-        shown = f"={first['input']}" if key and not isinstance(first["input"], Mapping) else ""
+        given = key and first["type"] != "missing" and not isinstance(first["input"], Mapping)
+        shown = f"={first['input']}" if given else ""
         raise ConfigError(f"{prefix}{key}{shown}: {message}") from error
 
 
@@ -74,7 +75,7 @@ def explain(error: Exception) -> str:
             return f"{found.group(1)}: no such key; {offer(str(cause.key), siblings, where or 'the config')}"
         if cause is not None and "Could not override" in text:
             text = f"{text.splitlines()[0]} {cause}"
-    return _one_line(text)
+    return one_line(text)
 
 
 def offer(wrong: str, options: list[str], where: str) -> str:
@@ -85,5 +86,7 @@ def offer(wrong: str, options: list[str], where: str) -> str:
     return f"{hint}{where} has {', '.join(options)}" if options else f"{where} has no such thing"
 
 
-def _one_line(text: str) -> str:
-    return re.sub(r"\s*\n\s*", "; ", text.strip())
+def one_line(text: str) -> str:
+    """The text's lines after one another; what cannot be printed (a control character, say) as Python's escapes."""
+    line = re.sub(r"\s*\n\s*", "; ", text.strip())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pkgutil
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 LOADERS = (
     "torch.serialization",
@@ -36,12 +36,15 @@ LOADERS = (
 def check(node: Any, key: str = "") -> None:
     """Raises ValueError, beginning with the key, for a forbidden `_target_` anywhere in a plain config.
 
-    A target that cannot be imported is left to hydra, which says so.
+    And for an argument that its target annotates as bool and that is none: python takes any word for true, or breaks
+    far away. A target that cannot be imported is left to hydra, which says so.
     """
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str) and (reason := _forbidden(target)):
             raise ValueError(f"{key}._target_={target}: {reason}".lstrip("."))
+        if isinstance(target, str) and (reason := _wrong_flag(target, node)):
+            raise ValueError(f"{key}.{reason}".lstrip("."))
         for name, child in node.items():
             check(child, f"{key}.{name}")
     elif isinstance(node, (list, tuple)):
@@ -63,4 +66,18 @@ def _forbidden(target: str) -> str | None:
             return "is of Python's standard library, which a config may not call"
         if any(f"{name}.".startswith(f"{loader}.") for loader in LOADERS):
             return "loads or runs code, which a config may not ask for"
+    return None
+
+
+def _wrong_flag(target: str, arguments: Mapping[str, Any]) -> str | None:
+    try:
+        found = pkgutil.resolve_name(target)
+        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)
+    except Exception:
+        return None  # hydra will meet the same, or there are no annotations to go by
+    for name, value in arguments.items():
+        optional = hints.get(name) == bool | None
+        flag = optional or hints.get(name) is bool
+        if flag and not isinstance(value, bool) and not (optional and value is None):
+            return f"{name}={value}: should be true{', false or null' if optional else ' or false'}"
     return None
