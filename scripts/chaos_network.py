@@ -139,9 +139,9 @@ def network(folder: Path, steps: int, rounds: int, faults: Sequence[str] = FAULT
         for fault, entry in seconds.items()
     }
     offline = statistics.median(figures[faults[0]]["waited_for_wandb_percent"])
-    for fault, entry in figures.items():
-        entry["slower_percent"] = round(statistics.median(entry["waited_for_wandb_percent"]) - offline, 2)
-        expect(entry["slower_percent"] <= MOST_SLOWER, f"{fault}: training waits for W&B: {figures}")
+    for fault, figure in figures.items():
+        figure["slower_percent"] = round(statistics.median(figure["waited_for_wandb_percent"]) - offline, 2)
+        expect(figure["slower_percent"] <= MOST_SLOWER, f"{fault}: training waits for W&B: {figures}")
     return {"rows": steps // LOG_EVERY, "faults": figures, "numbers_equal": True, "says": said}
 
 

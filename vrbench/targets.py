@@ -7,10 +7,11 @@ safe that names a module of its author's: a config chooses code, so take configs
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 import sys
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 LOADERS = (
     "torch.serialization",
@@ -72,12 +73,12 @@ def _forbidden(target: str) -> str | None:
 def _wrong_flag(target: str, arguments: Mapping[str, Any]) -> str | None:
     try:
         found = pkgutil.resolve_name(target)
-        hints = get_type_hints(found.__init__ if isinstance(found, type) else found)
+        parameters = inspect.signature(found, eval_str=True).parameters
     except Exception:
-        return None  # hydra will meet the same, or there are no annotations to go by
+        return None  # hydra will meet the same, or there is no signature to go by
     for name, value in arguments.items():
-        optional = hints.get(name) == bool | None
-        flag = optional or hints.get(name) is bool
-        if flag and not isinstance(value, bool) and not (optional and value is None):
+        hint = parameters[name].annotation if name in parameters else None
+        optional = hint == bool | None
+        if (optional or hint is bool) and not isinstance(value, bool) and not (optional and value is None):
             return f"{name}={value}: should be true{', false or null' if optional else ' or false'}"
     return None
