@@ -35,12 +35,41 @@ TASKS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Overrides that make a run of each embedded task last about a second."""
 
+IMAGES = (
+    "task.data.train_size=256", "task.data.test_size=64", "task.data.val_fraction=0.002", "task.batch_size=16",
+    "trainer.max_steps=30", "trainer.eval_every=15",
+)  # fmt: skip
+CNN = (*IMAGES, "model.channels=[4,8]", "model.hidden=16")
+TEXT = TASKS["pydoc"]
+DIFFUSION = TASKS["diffusion_digits"]
+OTHER_TASKS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "gridworld": (
+        None,
+        ("task.size=4", "task.max_moves=8", "task.batch_size=8", "task.eval_walks=32", "trainer.max_steps=30"),
+    ),
+    "text": ("docs", (*TEXT, "task.data.pattern=*.md")),
+    "cifar10": ("../shared/data/cifar10", CNN),
+    "mnist": ("../shared/data/mnist", CNN),
+    "diffusion_cifar10": ("../shared/data/cifar10", (*DIFFUSION, *IMAGES)),
+    "diffusion_mnist": ("../shared/data/mnist", (*DIFFUSION, *IMAGES)),
+    "wikitext2": ("../shared/data/wikitext2-mini", TEXT),
+}  # fmt: skip
+"""Where the data of the other tasks is to be found, and what makes their runs last seconds."""
+
 RECORDS = {"config.yaml", "manifest.json", "metrics.jsonl", "summary.json"}
 
 
 def short(task: str) -> list[str]:
     """The overrides of a short run of the task."""
-    return [f"task={task}", *SHORT, *TASKS[task]]
+    if task in TASKS:
+        return [f"task={task}", *SHORT, *TASKS[task]]
+    data, overrides = OTHER_TASKS[task]
+    return [f"task={task}", *SHORT, *overrides, *([f"task.data.path={ROOT / data}"] if data else [])]
+
+
+def short_tasks() -> list[str]:
+    """Every task of conf/ whose data is here."""
+    return [*TASKS, *(task for task, (data, _) in OTHER_TASKS.items() if data is None or (ROOT / data).exists())]
 
 
 class Failed(Exception):

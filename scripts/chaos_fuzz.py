@@ -149,7 +149,7 @@ def case(folder: Path, words: list[str]) -> str:
     ours = [*common.SHORT, "trainer.max_steps=2", f"results_dir={results}"]
     given_keys = {word.lstrip("+~").split("=")[0] for word in words}
     ours = [word for word in ours if word.split("=")[0] not in given_keys]
-    options = [word for word in words if word.startswith("--config-dir=")]
+    options = [word for word in words if word.startswith("-")]
     words = [word for word in words if not word.startswith("-")]
     out, err = io.StringIO(), io.StringIO()
     with _alarm(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

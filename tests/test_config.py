@@ -74,6 +74,7 @@ def test_a_task_names_its_model_and_its_length(task: str) -> None:
         ("schedule=warmup_cosine trainer.epochs=1", "schedule.warmup_epochs=5.0: "),
         ("task=cifar10 task.data.path=/nowhere", "task.data.path=/nowhere: "),
         ("study=a\x85b\x1b", r"study=a\x85b\x1b"),
+        ("--epochs 3", "unrecognized arguments: --epochs"),
         ("trainer.epochs==", "Error parsing override 'trainer.epochs=='"),
     ],
 )

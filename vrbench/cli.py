@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -82,6 +83,7 @@ def main() -> None:
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     for plugin in (Tune, Confirm, RayLauncher):  # Hydra takes plugins from this package name only
         Plugins.instance().class_name_to_class[f"hydra_plugins.vrbench.{plugin.__name__}"] = plugin
+    _check_options()
     try:
         _job()
     except RunFailed as failure:
@@ -92,6 +94,13 @@ def main() -> None:
         if ONE_LINE not in os.environ:
             raise
         sys.exit(_say(explain(error) or type(error).__name__, _code(error)))
+
+
+def _check_options() -> None:
+    """Read Hydra's options before Hydra does: it would say in several lines what is wrong with them."""
+    parser = get_args_parser()
+    parser.error = lambda message: sys.exit(_say(f"{message} (--help lists the options)", WRONG_CONFIG))  # type: ignore
+    parser.parse_args()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
