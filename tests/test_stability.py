@@ -17,6 +17,7 @@ from toy import ToyTask
 
 from optimizers.vradam import VRAdam
 from optimizers.vrsgd import VRSGD
+from vrbench import curvature
 from vrbench.contracts import Moment, RunInfo, Training
 from vrbench.preconditioners import critical_curvature, edge_of
 from vrbench.randomness import Streams
@@ -383,6 +384,22 @@ def measure(trainer: Any) -> None:
     assert row["eos/sharpness"] != 0
     assert row["eos/threshold"] > 0
     assert row["eos/preconditioned_sharpness"] / row["eos/threshold"] == pytest.approx(row["eos/ratio"])
+
+
+def test_the_two_solves_of_a_measurement_never_explore_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    solve, explored = curvature.top_eigenpairs, []
+
+    def seen(*arguments: Any, **options: Any) -> Any:
+        explored.append(options["fresh"] is not None)
+        return solve(*arguments, **options)
+
+    monkeypatch.setattr(curvature, "top_eigenpairs", seen)
+    trainer = build("task=digits")
+    for _ in range(9):
+        measure(trainer)
+    pairs = list(zip(explored[::2], explored[1::2], strict=True))
+    assert [sum(solves) for solves in zip(*pairs, strict=True)] == [2, 3]
+    assert (True, True) not in pairs
 
 
 @pytest.mark.parametrize("task", TASKS)
