@@ -36,9 +36,9 @@ def test_table1_claims_are_answered_one_by_one(tmp_path: Path) -> None:
     answers = {
         line.split("|")[1].strip(): line.split("|")[-2].strip() for line in text.splitlines() if line.startswith("|")
     }
-    assert answers["AdamW"] == "reproduced: better"
-    assert answers["RAdam"] == "not reproduced: worse"
-    assert answers["SGD+Nesterov"] == "not reproduced: equivalent"
+    assert answers["AdamW"] == "same direction: better"
+    assert answers["RAdam"] == "not the same direction: worse"
+    assert answers["SGD+Nesterov"] == "not the same direction: equivalent"
     assert "6.47 / 6.5" in text
     assert "pydoc with mlp stands in for wikitext2 with encoder_decoder" in text
 
@@ -49,7 +49,7 @@ def test_too_few_seeds_answer_nothing(tmp_path: Path) -> None:
             make_run(tmp_path, value, task="cifar10", model="deeper_cnn", optimizer=optimizer, seed=seed, metric="loss",
                      direction="min")  # fmt: skip
     text = written(tmp_path)
-    assert "not comparable: insufficient data (3 more seeds)" in text
+    assert "nothing can be said: insufficient data (3 more seeds)" in text
     assert "Data and model are the paper's" in text
 
 
@@ -64,9 +64,9 @@ def test_table4_asks_whether_two_is_the_best_power(tmp_path: Path) -> None:
             (folder / "summary.json").write_text(json.dumps(summary))
     text = written(tmp_path)
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
-    assert "reproduced: better" in rows["3"]
+    assert "same direction: better" in rows["3"]
     assert "1.155" in rows["3"]
-    assert "not reproduced: worse" in rows["4"]
+    assert "not the same direction: worse" in rows["4"]
     assert "not in our sources" in rows["4"]
 
 
@@ -80,7 +80,7 @@ def test_figure2_looks_at_the_gate(tmp_path: Path) -> None:
     run(1, [0.7, 0.8, 0.4, 0.97])
     run(2, [0.7, 0.5, 0.6, 0.7])
     rows = [line for line in written(tmp_path).splitlines() if line.startswith("| vradam")]
-    assert [row.split("|")[-2].strip() for row in rows] == ["reproduced", "not reproduced", "not reproduced"]
+    assert [row.split("|")[-2].strip() for row in rows] == ["same direction", "not the same direction", "not the same direction"]
     assert "0.500 at step 20" in rows[0]
 
 

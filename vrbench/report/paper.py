@@ -3,9 +3,11 @@
 A published figure and ours are comparable only where task, model and length are the paper's. What can be asked of a
 stand-in is the paper's claim, "VRAdam's loss is the lower one", by the same paired test as every other comparison:
 
-- *reproduced*: our verdict is *better*;
-- *not reproduced*: *worse*, or *equivalent*;
-- *not comparable*: too little data to say, and the seeds that are missing.
+- *same direction*: our verdict is *better* (where data or model are not the paper's, a stand-in reproduces nothing);
+- *not the same direction*: *worse*, or *equivalent*;
+- *nothing can be said*: too little data, and the seeds that are missing.
+
+A verdict is about one tuning of each side (docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from vrbench.report.curves import columns, groups
 from vrbench.report.tables import Table, markdown, number, with_interval
 
 OURS = "vradam"
+SAME, OTHER = "same direction", "not the same direction"
 NEAR = 0.9
 """A gate above this share of the largest rate is near it."""
 
@@ -54,9 +57,8 @@ def write(arms: Sequence[Arm], output: Path) -> Path:
 
 def answer(verdict: Verdict) -> str:
     """What a verdict on "VRAdam is better" says of the paper's claim."""
-    return {"better": "reproduced", "worse": "not reproduced", "equivalent": "not reproduced"}.get(
-        verdict.word, "not comparable"
-    ) + f": {verdict}"
+    said = {"better": SAME, "worse": OTHER, "equivalent": OTHER}.get(verdict.word, "nothing can be said")
+    return f"{said}: {verdict}"
 
 
 # ---- Table 1 --------------------------------------------------------------------------------------------------------
@@ -214,5 +216,5 @@ def _gate_of_figure2(together: Sequence[Arm], print_of: Mapping[str, Any]) -> st
 def _dips(gates: Mapping[int, float], by_step: int) -> str:
     lowest, last = min(gates, key=gates.__getitem__), gates[max(gates)]
     if min(gates) > by_step:
-        return f"not comparable: no row up to step {by_step}"
-    return "reproduced" if lowest <= by_step and last >= NEAR and gates[lowest] < last else "not reproduced"
+        return f"nothing can be said: no row up to step {by_step}"
+    return SAME if lowest <= by_step and last >= NEAR and gates[lowest] < last else OTHER
