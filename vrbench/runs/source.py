@@ -1,0 +1,341 @@
+"""The code that a config names with `_target_`: where its source lies, a hash of it, and the types of its arguments.
+
+Nothing is imported: modules are found as Python would find them, and their source is read. So a finished run can be
+skipped, and its code be compared with today's, in milliseconds.
+
+A module of the user's project, or of a checkout of vrbench, counts with every other module of a project that it
+imports, directly or not. An installed library counts by its version and the file that holds the target.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import os
+import sysconfig
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+LOOP = ("vrbench.trainer", "vrbench.randomness", "vrbench.distributed", "vrbench.capabilities")
+"""Modules that decide a run's numbers and that no `_target_` names."""
+
+_BY_NAME = ("hydra.utils.get_class", "hydra.utils.get_method", "hydra.utils.get_object")
+_DEEPEST = 8
+"""Re-exports that a name is followed through."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module as it is found without being imported."""
+
+    name: str
+    file: Path
+    is_package: bool
+
+    @property
+    def key(self) -> str:
+        """Its path relative to where it is imported from: `optimizers/vradam.py`."""
+        path = self.name.replace(".", "/")
+        return f"{path}/__init__{self.file.suffix}" if self.is_package else path + self.file.suffix
+
+    @property
+    def is_library(self) -> bool:
+        """Whether it belongs to an installed distribution or to Python itself."""
+        places = {"site-packages", "dist-packages"} & set(self.file.parts)
+        return bool(places) or self.file.is_relative_to(sysconfig.get_paths()["stdlib"])
+
+
+# ---- what ran -------------------------------------------------------------------------------------------------------
+
+
+def code_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """`{"files": {"optimizers/vradam.py": hash}, "libraries": {"torch": "2.14.1"}}` of all that the config builds.
+
+    Loggers are left out. A target that cannot be found is left out too: building it will say so.
+    """
+    files: dict[str, str] = {}
+    libraries: dict[str, str] = {}
+    for target in dict.fromkeys([*_targets({k: v for k, v in config.items() if k != "logger"}), *LOOP]):
+        for module in _modules_of(target):
+            files[module.key] = _scan(str(module.file), *_stamp(module.file)).digest
+            top = module.name.split(".")[0]
+            if module.is_library and (found := _version(top)):
+                libraries[top] = found
+    return {"files": dict(sorted(files.items())), "libraries": dict(sorted(libraries.items()))}
+
+
+def changed_since(code: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What of `code_of`'s answer is not so any more: `optimizers/vradam.py`, `torch 2.14.1 → 2.15.0`.
+
+    What cannot be found here (a project that lies elsewhere, a library that is not installed) is not known to have
+    changed.
+    """
+    found = []
+    moved = set()
+    for top, before in code.get("libraries", {}).items():
+        now = _version(top)
+        if now is not None and now != before:
+            moved.add(top)
+            found.append(f"{top} {before} → {now}")
+    for key, before in code.get("files", {}).items():
+        module = find_module(_name(key))
+        if module is None or key.split("/")[0] in moved or module.key != key:
+            continue
+        if _scan(str(module.file), *_stamp(module.file)).digest != before:
+            found.append(key)
+    return found
+
+
+def _name(key: str) -> str:
+    parts = Path(key).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target in _BY_NAME:
+            target = node.get("path")
+        if isinstance(target, str):
+            yield target
+        for child in node.values():
+            yield from _targets(child)
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _targets(child)
+
+
+def _modules_of(target: str) -> list[Module]:
+    """The module that a target is named by, the one that defines it, and what these import from projects."""
+    named = _split(target)
+    if named is None:
+        return []
+    module, attributes = named
+    begin = [module]
+    if attributes and (defined := _definition(module, attributes[0])):
+        begin.append(defined[0])
+    if module.is_library:  # the name may only be re-exported there
+        return begin[-1:]
+    if target in LOOP:
+        return begin
+    found: dict[str, Module] = {}
+    stack = [one for one in begin if not one.is_library]
+    while stack:
+        one = stack.pop()
+        if one.name in found:
+            continue
+        found[one.name] = one
+        for name in _scan(str(one.file), *_stamp(one.file)).imports_of(one):
+            other = find_module(name)
+            if other is not None and not other.is_library:
+                stack.append(other)
+    return [*found.values(), *(one for one in begin if one.is_library)]
+
+
+@lru_cache
+def _version(top: str) -> str | None:
+    """The version of the distribution that an installed top-level module belongs to."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(top)
+    for distribution in _distributions().get(top, []):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    return None
+
+
+@lru_cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+# ---- modules without importing them ---------------------------------------------------------------------------------
+
+
+def find_module(name: str) -> Module | None:
+    """The module as Python would find it, its parents not imported; None where there is no source or binary file."""
+    spec = None
+    where: Any = None
+    for depth, _ in enumerate(parts := name.split("."), 1):
+        part = ".".join(parts[:depth])
+        try:
+            spec = (
+                importlib.util.find_spec(part) if depth == 1 else importlib.machinery.PathFinder.find_spec(part, where)
+            )
+        except (ImportError, ValueError, AttributeError):
+            return None
+        if spec is None:
+            return None
+        where = spec.submodule_search_locations
+        if where is None and depth < len(parts):
+            return None
+    if spec is None or not spec.origin or not os.path.isfile(spec.origin):
+        return None
+    return Module(name, Path(spec.origin), where is not None)
+
+
+def _split(target: str) -> tuple[Module, list[str]] | None:
+    """The module that a dotted name begins with, and the attributes that are left."""
+    parts = target.split(".")
+    for length in range(len(parts), 0, -1):
+        module = find_module(".".join(parts[:length]))
+        if module is not None:
+            return module, parts[length:]
+    return None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is read of one file."""
+
+    digest: str
+    tree: ast.Module | None
+
+    def imports_of(self, module: Module) -> list[str]:
+        """Full names of modules that may be imported when the module is, and the packages around them."""
+        names: dict[str, None] = {}
+        package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
+        names.update(dict.fromkeys(".".join(package[:length]) for length in range(1, len(package) + 1)))
+        for node in _running(self.tree):
+            if isinstance(node, ast.Import):
+                names.update(dict.fromkeys(alias.name for alias in node.names))
+            elif isinstance(node, ast.ImportFrom):
+                base = _absolute(module, node)
+                names[base] = None
+                names.update(dict.fromkeys(f"{base}.{alias.name}" for alias in node.names))
+        return [name for name in names if name]
+
+
+def _running(tree: ast.AST | None) -> Iterator[ast.AST]:
+    """Every node but those that only a type checker reads."""
+    stack = [] if tree is None else [tree]
+    while stack:
+        node = stack.pop()
+        yield node
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            stack.extend(node.orelse)
+        else:
+            stack.extend(ast.iter_child_nodes(node))
+
+
+def _absolute(module: Module, node: ast.ImportFrom) -> str:
+    if node.level == 0:
+        return node.module or ""
+    package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
+    base = package[: len(package) - node.level + 1]
+    return ".".join([*base, *(node.module.split(".") if node.module else [])])
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    state = os.stat(file)
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+@lru_cache(maxsize=1024)
+def _scan(file: str, *stamp: int) -> _Source:
+    """Read a file; `stamp` tells the memory that it is another one now."""
+    content = Path(file).read_bytes()
+    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+    try:
+        return _Source(digest, ast.parse(content) if file.endswith(".py") else None)
+    except (SyntaxError, ValueError):
+        return _Source(digest, None)
+
+
+# ---- what a target takes --------------------------------------------------------------------------------------------
+
+
+def numbers_typed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Whole numbers that a target annotates as float, as floats, and floats without a fraction that it annotates as
+    int, as ints: `{"optimizer.weight_decay": 0.0}` for `0`. Only keys that change are told, written with dots."""
+    return dict(_typed(config, ""))
+
+
+def _typed(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, Mapping):
+        return
+    target = node.get("_target_")
+    hints = argument_types(target) if isinstance(target, str) else {}
+    for name, value in node.items():
+        inner = f"{key}.{name}" if key else str(name)
+        changed = _cast(value, hints.get(str(name), frozenset()))
+        if repr(changed) != repr(value):
+            yield inner, changed
+        else:
+            yield from _typed(value, inner)
+
+
+def _cast(value: Any, names: frozenset[str]) -> Any:
+    if isinstance(value, list):
+        return [_cast(item, names) for item in value]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or "bool" in names:
+        return value
+    if "float" in names and "int" not in names:
+        return float(value)
+    whole = isinstance(value, float) and value.is_integer()
+    return int(value) if "int" in names and "float" not in names and whole else value
+
+
+def argument_types(target: str) -> dict[str, frozenset[str]]:
+    """For each argument of a class or function the names in its annotation: `{"lr": {"float", "Tensor"}}`."""
+    named = _split(target)
+    if named is None or len(named[1]) != 1:
+        return {}
+    defined = _definition(named[0], named[1][0])
+    return {} if defined is None else _arguments(*defined)
+
+
+def _arguments(module: Module, node: Any, depth: int = 0) -> dict[str, frozenset[str]]:
+    if isinstance(node, ast.FunctionDef):
+        spec = node.args
+        return {a.arg: _names(a.annotation) for a in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs) if a.annotation}
+    for inner in node.body:
+        if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
+            return _arguments(module, inner)
+    if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):
+        fields = [inner for inner in node.body if isinstance(inner, ast.AnnAssign)]
+        return {field.target.id: _names(field.annotation) for field in fields if isinstance(field.target, ast.Name)}
+    for base in node.bases:
+        defined = _definition(module, base.id) if isinstance(base, ast.Name) and depth < _DEEPEST else None
+        if defined is not None and (found := _arguments(*defined, depth + 1)):
+            return found
+    return {}
+
+
+def _names(annotation: ast.expr | None) -> frozenset[str]:
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
+    return (
+        frozenset(node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)) if annotation else frozenset()
+    )
+
+
+def _definition(module: Module, name: str, depth: int = 0) -> tuple[Module, Any] | None:
+    """The class or function of this name, followed through imports, and the module that defines it."""
+    tree = _scan(str(module.file), *_stamp(module.file)).tree
+    if tree is None or depth > _DEEPEST:
+        return None
+    everything: list[str] = []
+    for node in _running(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+            return module, node
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if alias.name == "*":
+                    everything.append(_absolute(module, node))
+                elif (alias.asname or alias.name) == name:
+                    other = find_module(_absolute(module, node))
+                    found = _definition(other, alias.name, depth + 1) if other else None
+                    if found is not None:
+                        return found
+    for base in everything:
+        other = find_module(base)
+        if other is not None and (found := _definition(other, name, depth + 1)):
+            return found
+    return None
