@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from vrbench.norms import dot, inner, norm
+
 LossClosure = Callable[[], Tensor]
 """Returns a scalar loss with a graph back to the parameters."""
 Operator = Callable[[Tensor], Tensor]
@@ -281,16 +283,16 @@ class _SearchSpace:
 
     def extend(self, direction: Tensor) -> bool:
         """Add the part of `direction` that is new to the space, normalised; False where there is none."""
-        rest = direction / torch.linalg.vector_norm(direction)
+        rest = direction / norm(direction)
         if self.size == len(self.basis) and self.size < self.basis.shape[1]:
             self._fold()
         if self.size == len(self.basis):
             return False
         used = self.basis[: self.size]
         for _ in range(3):
-            before = torch.linalg.vector_norm(rest)
-            rest = rest - used.T @ (used @ rest)
-            after = torch.linalg.vector_norm(rest)
+            before = norm(rest)
+            rest = rest - used.T @ inner(used, rest[None])[:, 0].to(rest)
+            after = norm(rest)
             if not bool(after > 16 * torch.finfo(rest.dtype).eps):
                 return False
             if bool(after > 0.7 * before):
@@ -303,7 +305,7 @@ class _SearchSpace:
         image = operator(self.basis[self.size])
         self.images[self.size] = image
         self.size += 1
-        column = (self.basis[: self.size] @ image).double().cpu()
+        column = inner(self.basis[: self.size], image[None])[:, 0].cpu().double()
         if not bool(torch.isfinite(column).all()):
             raise ArithmeticError("a curvature product is not finite: the loss or its derivatives overflow")
         self.projected[: self.size, self.size - 1] = column
@@ -327,7 +329,7 @@ class _SearchSpace:
         """The bound on each of the first k values that `top_eigenpairs` describes."""
         count = min(k + CLUSTER, self.size)
         residuals = torch.stack([self.residual(i) for i in range(count)])
-        gram = (residuals @ residuals.T).double().cpu()
+        gram = inner(residuals, residuals).cpu().double()
         values, radii = self.values.tolist(), gram.diagonal().sqrt().tolist()
         joint = [float(torch.linalg.matrix_norm(gram[:c, :c], 2)) for c in range(1, count + 1)]
         bounds = []
@@ -351,7 +353,7 @@ class _SearchSpace:
         self.basis[:count] = turn @ self.basis[: self.size]
         self.images[:count] = turn @ self.images[: self.size]
         self.projected.zero_()
-        self.projected[:count, :count] = (self.basis[:count] @ self.images[:count].T).double().cpu()
+        self.projected[:count, :count] = inner(self.basis[:count], self.images[:count]).cpu().double()
         self.projected = (self.projected + self.projected.T) / 2
         self.size = count
         self.chain = None
@@ -368,7 +370,7 @@ def hutchinson_trace(operator: Operator, like: Tensor, samples: int, generator: 
     draws = []
     for _ in range(samples):
         signs = torch.randint(0, 2, like.shape, generator=generator, device=like.device).to(like.dtype) * 2 - 1
-        draws.append(torch.dot(signs, operator(signs)).double())
+        draws.append(dot(signs, operator(signs)))
     estimates = torch.stack(draws)
     error = float(estimates.std() / samples**0.5) if samples > 1 else float("nan")
     return float(estimates.mean()), error
@@ -376,11 +378,11 @@ def hutchinson_trace(operator: Operator, like: Tensor, samples: int, generator: 
 
 def directional_sharpness(operator: Operator, direction: Tensor) -> float:
     """dᵀAd / ‖d‖² along a flat direction; 0 where the direction is zero. One product."""
-    norm = torch.linalg.vector_norm(direction)
-    if not bool(norm > 0):
+    length = norm(direction)
+    if not bool(length > 0):
         return 0.0
-    unit = direction / norm
-    return float(torch.dot(unit, operator(unit)))
+    unit = direction / length
+    return float(dot(unit, operator(unit)))
 
 
 def batch_sharpness(losses: Sequence[tuple[float, LossClosure]], parameters: Sequence[Tensor]) -> float:
@@ -393,6 +395,6 @@ def batch_sharpness(losses: Sequence[tuple[float, LossClosure]], parameters: Seq
     for weight, closure in losses:
         operator = HessianOperator([(1.0, closure)], parameters)
         gradient = operator.gradient()
-        curvature += weight * float(torch.dot(gradient, operator(gradient)))
-        square += weight * float(torch.dot(gradient, gradient))
+        curvature += weight * float(dot(gradient, operator(gradient)))
+        square += weight * float(dot(gradient, gradient))
     return curvature / square if square > 0 else 0.0

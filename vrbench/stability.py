@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from vrbench import curvature
 from vrbench.contracts import Batch, Moment, Training
 from vrbench.curvature import Eigenpairs, GaussNewtonOperator, HessianOperator, Operator
+from vrbench.norms import norm
 from vrbench.preconditioners import Edge, edge_of
 
 TIERS = ("cheap", "standard", "full")
@@ -211,9 +212,9 @@ class EdgeOfStability:
     def _solve(self, name: str, operator: Operator, gradient: Tensor, k: int, generator: torch.Generator) -> Eigenpairs:
         """The top eigenpairs, from the last ones found under this name and a vector that has some of everything."""
         noise = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype, device=gradient.device)
-        noise = noise / torch.linalg.vector_norm(noise)
-        norm = torch.linalg.vector_norm(gradient)
-        downhill = gradient / norm if bool(norm > 0) else torch.zeros_like(gradient)
+        noise = noise / norm(noise)
+        length = norm(gradient)
+        downhill = gradient / length if bool(length > 0) else torch.zeros_like(gradient)
         generic = downhill + NOISE * noise
         last, (count, cost) = self._vectors.get(name), self._solves.get(name, (len(self._solves), 0))
         explore = count % (OFTEN if cost <= CHEAP else SELDOM) == 0
