@@ -10,7 +10,6 @@ offline folder is replaced. Unfinished runs are left out: going on with one rewr
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,6 @@ import yaml
 from vrbench import records
 from vrbench.contracts import RunInfo
 from vrbench.loggers import WandB
-
-
-def pictures(folder: Path, last_step: int) -> dict[int, Path]:
-    """The sample pictures of a run by their step; `samples.png` is that of the last one."""
-    found = {int(path.stem.removeprefix("samples-")): path for path in folder.glob("samples-*.png")}
-    if (folder / "samples.png").exists():
-        found[last_step] = folder / "samples.png"
-    return found
 
 
 def rebuild(run: records.Run, project: str | None, entity: str | None) -> Path:
@@ -40,27 +31,14 @@ def rebuild(run: records.Run, project: str | None, entity: str | None) -> Path:
     assert summary is not None, "the run is over"
     config: dict[str, Any] = yaml.safe_load((run.directory / "config.yaml").read_bytes())
     own = config.get("logger", {}).get("wandb", {})
-    rows = list(run.rows())
     info = RunInfo(
         manifest["id"], manifest["arm"], manifest["name"], manifest["study"], run.directory, config,
-        manifest["choices"], manifest["seed"],
+        manifest["choices"], manifest["seed"], manifest.get("label", ""), suffix=manifest.get("suffix", "rebuilt"),
     )  # fmt: skip
     logger = WandB(project or own.get("project", "vrbench"), entity or own.get("entity"), tags=own.get("tags", ()))
-    logger.start(info, summary["steps"], [])
-    drawn = pictures(run.directory, summary["steps"])
-    for row in rows:
-        logger.log(row)
-        while drawn and min(drawn) <= row["step"]:
-            logger.image(step := min(drawn), drawn.pop(step))
-    for step, path in sorted(drawn.items()):
-        logger.image(step, path)
-    logger.finish({**summary, "metrics": {key: _number(value) for key, value in summary["metrics"].items()}})
+    logger.rebuild(info, run.rows(), summary)
     (folder,) = run.directory.glob("wandb/offline-run-*")
     return folder
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -521,7 +521,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path) -> Non
     def fit(name: str, stop_after: int) -> tuple[dict[str, Any], Trainer]:
         trainer = live_trainer()
         info = RunInfo("0", "0", name, "s", tmp_path / name, {}, {}, 3)
-        with RunWriter.open(info, {}, force=False, device="cpu", threads=1) as writer:
+        with RunWriter.open(info, {}, anew=False, machine={"device": "cpu", "threads": 1}) as writer:
             return trainer.fit(writer, lambda: trainer.step >= stop_after), trainer
 
     whole, unbroken = fit("whole", 99)

@@ -206,7 +206,7 @@ def test_a_full_disk_in_the_middle_of_a_picture(tmp_path: Path, monkeypatch: pyt
     from vrbench.writer import RunWriter
 
     run = RunInfo("1", "2", "r", "s", tmp_path, {}, {}, 0)
-    with RunWriter.open(run, {}, force=False, device="cpu", threads=1) as writer:
+    with RunWriter.open(run, {}, anew=False, machine={"device": "cpu", "threads": 1}) as writer:
         full_after(50, "samples", monkeypatch)
         with pytest.raises(CannotWrite, match=r"samples\.png: No space left"):
             writer.image(1, torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8), last=True)

@@ -239,7 +239,7 @@ PAIRS = Pairs([("1+1=", "2"), ("2+3=", "five"), ("1+2=", "3")], [("2+2=", "44")]
 
 def asked(saved: Path, **changes: Any) -> QuestionAnswering:
     options: dict[str, Any] = {"batch_size": 2, "eval_batch_size": 2, "context": 16, "drop_long": False, "data": PAIRS}
-    return QuestionAnswering(name="q", tokenizer=Pretrained(str(saved)), **(options | changes))
+    return QuestionAnswering(name="q", tokenizer=Pretrained(str(saved), None), **(options | changes))
 
 
 def test_only_the_answer_is_scored(saved: Path) -> None:
@@ -248,7 +248,7 @@ def test_only_the_answer_is_scored(saved: Path) -> None:
     task = asked(saved)
     (weight, (tokens, targets)), *_ = task.probe_batches(1, 1)
     assert weight == 1.0
-    spell = Pretrained(str(saved)).fit([]).encode
+    spell = Pretrained(str(saved), None).fit([]).encode
     assert tokens.tolist() == [spell("1+1=2").ids[:-1]]
     assert targets.tolist() == [[IGNORED] * 3 + list(spell("2").ids)]
 
@@ -293,7 +293,7 @@ def test_exact_match_is_what_greedy_decoding_writes(saved: Path) -> None:
     after = task.evaluate(model, "val")
     assert before["exact_match"] < 1
     assert after["loss"] < before["loss"]
-    spell = Pretrained(str(saved)).fit([]).encode
+    spell = Pretrained(str(saved), None).fit([]).encode
     exact = 0
     for prompt, completion in PAIRS.train:
         ids, answer = list(spell(prompt).ids[:-1]), list(spell(completion).ids)
@@ -319,9 +319,9 @@ def test_fine_tuning_refusals(saved: Path, caplog: pytest.LogCaptureFixture) -> 
     with pytest.raises(ValueError, match="knows 257 tokens, the task has 300"):
         PretrainedModel((8,), 300, str(saved))
     with pytest.raises(FileNotFoundError, match="path=openai-community/gpt2: no tokenizer can be loaded"):
-        Pretrained("openai-community/gpt2")
+        Pretrained("openai-community/gpt2", None)
     with pytest.raises(ValueError, match="path=null"):
-        Pretrained(None)
+        Pretrained(None, None)
 
 
 # ---- the command line -----------------------------------------------------------------------------------------------

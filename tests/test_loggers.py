@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import QUICK
+from test_standing import stop_at
 
 from vrbench.contracts import RunInfo
 from vrbench.loggers import WandB
@@ -58,7 +59,17 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def info(folder: Path) -> RunInfo:
     choices = {"task": "digits", "model": "mlp", "optimizer": "vradam"}
-    return RunInfo("1a2b3c4d", "5e6f7a8b", "digits-mlp-vradam-s0-1a2b3c4d", "lr/fine", folder, {"seed": 0}, choices, 0)
+    config = {
+        "seed": 0,
+        "force": False,
+        "results_dir": "somewhere",
+        "optimizer": {"_target_": "optimizers.vradam.VRAdam", "_partial_": True, "_convert_": "all", "lr": 0.01},
+        "logger": {"wandb": {"project": "p"}},
+    }
+    return RunInfo(
+        "1a2b3c4d5e6f7a8b", "5e6f7a8b1a2b3c4d", "digits-mlp-vradam-s0-1a2b3c4d5e6f7a8b", "lr/fine", folder, config,
+        choices, 0, label="vradam lr=0.01", suffix="0a1b2c3d",
+    )  # fmt: skip
 
 
 def test_a_run_is_opened_with_what_finds_it_again(wandb: SimpleNamespace, tmp_path: Path) -> None:
@@ -66,18 +77,25 @@ def test_a_run_is_opened_with_what_finds_it_again(wandb: SimpleNamespace, tmp_pa
     logger.start(info(tmp_path), 10, [])
     logger.log({"step": 1, "train/loss": 2.0})
     logger.image(1, tmp_path / "samples.png")
-    logger.finish({"status": "finished", "metrics": {"val/loss": 1.0}})
+    best = {"step": 1, "metrics": {"val/loss": 0.5}}
+    logger.finish({"status": "finished", "metrics": {"val/loss": 1.0}, "best": best, "seconds": {"train": 2.0}})
     (run,) = wandb.runs
     told = run.arguments
     assert (told["project"], told["group"], told["job_type"]) == ("vrbench", "lr/fine", "digits")
-    assert told["name"] == "digits-mlp-vradam-s0-1a2b3c4d"
+    assert told["name"] == "digits vradam lr=0.01 seed 0"
+    assert told["id"] == "1a2b3c4d5e6f7a8b-0a1b2c3d"
     assert told["tags"] == ["digits", "mlp", "vradam", "mine"]
-    assert told["config"]["seed"] == 0
+    legend = {key: told["config"][key] for key in ("seed", "optimizer", "task", "lr", "label", "arm", "study")}
+    assert legend == {"seed": 0, "optimizer": "vradam", "task": "digits", "lr": 0.01, "label": "vradam lr=0.01",
+                      "arm": "5e6f7a8b1a2b3c4d", "study": "lr/fine"}  # fmt: skip
+    assert {"versions", "git", "command"} <= told["config"].keys()
+    assert told["config"]["config"] == {"optimizer": {"_target_": "optimizers.vradam.VRAdam", "lr": 0.01}}
     assert (told["mode"], told["dir"]) == ("offline", tmp_path)
     assert ("*", "step") in run.metrics
     assert run.rows[0] == {"step": 1, "train/loss": 2.0}
     assert run.rows[1]["samples"] == str(tmp_path / "samples.png")
-    assert run.summary == {"step": 0, "status": "finished", "val/loss": 1.0}
+    assert run.summary == {"step": 0, "status": "finished", "val/loss": 1.0, "best/val/loss": 0.5, "best/step": 1,
+                           "seconds/train": 2.0}  # fmt: skip
     assert run.over
 
 
@@ -95,6 +113,81 @@ def test_a_resumed_online_run_leaves_out_what_the_server_has(wandb: SimpleNamesp
     WandB("vrbench", mode="online").start(info(tmp_path), 20, [{"step": 5}, {"step": 10}])
     assert wandb.runs[0].arguments["resume"] == "allow"
     assert wandb.runs[0].rows == [{"step": 10}]
+
+
+def test_no_two_runs_share_an_id(wandb: SimpleNamespace, vrbench: Call, tmp_path: Path) -> None:
+    """Not in studies whose names differ in a stroke, and not those of two people who run the same command."""
+    for study in ("n/inner", "n-inner", "person/one", "person/two"):
+        assert vrbench(*WITH_WANDB, f"study={study}") == 0
+    ids = [run.arguments["id"] for run in wandb.runs]
+    assert len(set(ids)) == 4
+    assert len({one.split("-")[0] for one in ids}) == 1
+    assert all(one.isascii() and len(one) <= 64 for one in ids)
+
+
+def test_a_resumed_run_keeps_its_id_and_force_gives_a_new_one(
+    wandb: SimpleNamespace, vrbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(12, vrbench, monkeypatch, *WITH_WANDB)
+    assert vrbench(*WITH_WANDB) == 0
+    assert vrbench(*WITH_WANDB, "force=true") == 0
+    first, resumed, forced = [run.arguments["id"] for run in wandb.runs]
+    assert first == resumed != forced
+    assert [row["step"] for row in wandb.runs[1].rows] == [5, 10, 15, 20]
+
+
+class Killed(BaseException):
+    """What ends a process without leave."""
+
+
+@pytest.mark.parametrize("harm", ["killed after the summary", "disk full in the middle", "killed while it is mended"])
+def test_a_copy_that_was_cut_short_is_made_anew(
+    harm: str,
+    wandb: SimpleNamespace,
+    vrbench: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def dies(self: FakeRun) -> None:
+        raise Killed
+
+    def no_space(self: FakeRun, row: dict[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if harm == "disk full in the middle":
+            patch.setattr(FakeRun, "log", no_space)
+            assert vrbench(*WITH_WANDB) == 0
+        else:
+            patch.setattr(FakeRun, "finish", dies)
+            for _ in range(2 if harm == "killed while it is mended" else 1):
+                with pytest.raises(Killed):
+                    vrbench(*WITH_WANDB)
+    (run,) = find_runs(tmp_path)
+    assert run.status == "finished"
+    capfd.readouterr()
+    assert vrbench(*WITH_WANDB) == 0
+    said = capfd.readouterr().out
+    assert "finished already, skipped" in said
+    assert "its copy of wandb was cut short, and is made anew from the records" in said
+    assert wandb.runs[-1].rows == list(run.rows())
+    assert wandb.runs[-1].over
+    assert wandb.runs[-1].summary["status"] == "finished"
+    assert len({one.arguments["id"] for one in wandb.runs}) == 1
+    known = len(wandb.runs)
+    assert vrbench(*WITH_WANDB) == 0
+    assert vrbench(*QUICK) == 0
+    assert len(wandb.runs) == known
+    assert not (run.directory / "checkpoint").exists()
+
+
+def test_pictures_of_a_resumed_run_are_sent_again(wandb: SimpleNamespace, tmp_path: Path) -> None:
+    for name in ("samples-0000005.png", "samples-0000015.png"):
+        (tmp_path / name).write_bytes(b"")
+    WandB("vrbench").start(info(tmp_path), 20, [{"step": 5}, {"step": 10}])
+    assert [row["step"] for row in wandb.runs[0].rows] == [5, 5, 10]
+    assert wandb.runs[0].rows[1]["samples"].endswith("samples-0000005.png")
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -60,7 +60,8 @@ def test_without_a_server_runs_are_kept_offline_and_it_is_asked_once(
     train(WandB("vrbench", mode="online"), tmp_path)
     assert wandb.asked == 1
     assert wandb.teardowns == [0]
-    assert [run.arguments["id"] for run in wandb.runs] == ["lr-fine-1a2b3c4d-kept"] * 2  # not one that wandb may hold
+    kept = ["1a2b3c4d5e6f7a8b-0a1b2c3d-kept"] * 2  # not one that wandb may hold
+    assert [run.arguments["id"] for run in wandb.runs] == kept
     assert [run.arguments["mode"] for run in wandb.runs] == ["offline", "offline"]
     assert wandb.runs[0].rows == [{"step": 5}, {"step": 10}]
     lines = capfd.readouterr().err.strip().splitlines()
@@ -89,7 +90,7 @@ def test_under_an_agent_the_run_is_the_agents(
     wandb: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     WandB("vrbench", mode="online").start(info(tmp_path), 10, [])
-    assert wandb.runs[0].arguments["id"] == "lr-fine-1a2b3c4d"
+    assert wandb.runs[0].arguments["id"] == "1a2b3c4d5e6f7a8b-0a1b2c3d"
     monkeypatch.setenv("WANDB_RUN_ID", "agents-id")
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     WandB("vrbench", mode="online").start(info(tmp_path), 10, [])

@@ -32,7 +32,7 @@ Call = Callable[..., int]
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 CONF = ROOT / "conf"
 SHORT = ("logger=none", "trainer.max_steps=4", "trainer.eval_every=2", "trainer.log_every=2", "trainer.threads=1")
-CONFIG = {"study": "s", "seed": 0, "optimizer": {"lr": 1.0, "kind": "a"}, "trainer": {"threads": 1}}
+CONFIG = {"study": "s", "seed": 0, "force": False, "optimizer": {"lr": 1.0, "kind": "a"}, "trainer": {"threads": 1}}
 CHOICES = {"task": "t", "model": "m", "optimizer": "o"}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import QUICK, ROOT
+from test_standing import stop_at
 
 from vrbench.records import find_runs
 
@@ -62,6 +63,22 @@ def told(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any], Any]:
 
 
 @pytest.mark.slow
+def test_a_killed_and_resumed_run_is_one_run_with_every_step_once(
+    vrbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("logger=default", *QUICK[1:])
+    stop_at(12, vrbench, monkeypatch, *command)
+    (run,) = find_runs(tmp_path)
+    (before,) = run.directory.glob("wandb/offline-run-*")
+    assert vrbench(*command) == 0
+    (folder,) = run.directory.glob("wandb/offline-run-*")  # the one that `wandb sync` is given
+    rows, summary, resumed = told(folder)
+    assert [row["step"] for row in rows] == [5, 10, 15, 20]
+    assert before.name.endswith(f"-{resumed.run_id}")
+    assert summary["status"] == "finished"
+
+
+@pytest.mark.slow
 def test_a_rebuilt_run_holds_every_row_picture_and_number(
     vrbench: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,8 +108,14 @@ def test_a_rebuilt_run_holds_every_row_picture_and_number(
     assert run.summary is not None
     assert run.summary["metrics"].items() <= summary.items()
     assert summary["status"] == "finished"
-    assert (header.project, header.run_group, header.display_name) == ("other", "s/one", run.manifest["name"])
-    assert {item.key for item in header.config.update} >= {"arm", "choices", "optimizer", "seed"}
+    assert summary["best/val/loss"] == run.summary["best"]["metrics"]["val/loss"]
+    assert not [key for key in summary if key.startswith(("best.", "primary"))]
+    assert (header.project, header.run_group, header.display_name) == (
+        "other",
+        "s/one",
+        "digits vradam seed 0",
+    )
+    assert {item.key for item in header.config.update} >= {"arm", "label", "optimizer", "lr", "config", "seed"}
 
     # the dashboard shows keys that runs have
     shown = {key for plots in wandb_workspace.LINES.values() for _, keys, _ in plots for key in keys}

@@ -6,11 +6,14 @@ arguments. torch is imported when a run really starts, so that help, `--cfg job`
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +34,12 @@ from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
 from vrbench.ray_launcher import RayLauncher
 from vrbench.redact import hide
 from vrbench.refusals import ConfigError, blame, checked, explain, offer, one_line
+from vrbench.runs.identity import decides, identify
+from vrbench.runs.source import code_of
+from vrbench.runs.standing import Standing, standing
 from vrbench.signals import StopSignals
-from vrbench.sweepers import Confirm, RunFailed, Tune, plain
-from vrbench.writer import RunIsTaken, tidy
+from vrbench.sweepers import Confirm, Grid, RunFailed, Tune, follows_seed, plain, typed
+from vrbench.writer import RunIsTaken, cut_copies, repair, tidy
 
 if TYPE_CHECKING:
     from vrbench.pruning import Watch
@@ -55,17 +61,15 @@ BROKEN_RUN = 1
 
 
 class StudyTable(Callback):
-    """Hydra callback: after a multirun, print the table of the whole study, or of the part the sweeper names."""
+    """Hydra callback: after a multirun of a sweeper that is not ours, print the table of the study."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Read the study's folder and print it."""
         from vrbench.report.study import print_study
 
-        part = config.hydra.sweeper.get("table", "")
-        if part is None:
-            return
-        study = Path(str(config.results_dir)) / str(config.study) / str(part)
-        if study.exists():
+        ours = str(config.hydra.sweeper._target_).startswith("hydra_plugins.vrbench.")
+        study = Path(str(config.results_dir)) / str(config.study)
+        if not ours and study.exists():
             print_study(study)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -81,7 +85,7 @@ def main() -> None:
         os.environ.update({"HYDRA_FULL_ERROR": "1", ONE_LINE: "1"})  # Hydra then raises, and we say it in one line
     # Hydra copies its whole store of plugin configs at every look for a group's options, and no look changes it.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
-    for plugin in (Tune, Confirm, RayLauncher):  # Hydra takes plugins from this package name only
+    for plugin in (Grid, Tune, Confirm, RayLauncher):  # Hydra takes plugins from this package name only
         Plugins.instance().class_name_to_class[f"hydra_plugins.vrbench.{plugin.__name__}"] = plugin
     _check_options()
     try:
@@ -145,29 +149,79 @@ def run(cfg: DictConfig) -> Path:
     settings = checked(RunSettings, top, "")
     training = checked(TrainerSettings, config["trainer"], "trainer.")
     _check_lr(config["optimizer"])
-    info = _identity(config, settings)
-    if not settings.force:
-        with blame(info.name):
-            records.check_folder(info.directory)
-    if records.is_over(info.directory) and not settings.force:
-        tidy(info.directory)
-        print(f"{info.name}: {records.Run(info.directory).status} already, skipped (force=true trains it again)")
-        return info.directory
-    _train(cfg, info, settings, training)
+    info = _identity(cfg, settings)
+    with blame(""):
+        found = standing(info, settings.force)
+    if found.action == "skip":
+        return _skip(cfg, info, found.line)
+    if found.line:
+        print(f"{info.name}: {found.line}")
+    _train(cfg, info, found, training)
     return info.directory
 
 
-def _identity(config: dict[str, Any], settings: RunSettings) -> RunInfo:
-    run_id, arm = records.identify(config)
-    chosen = HydraConfig.get().runtime.choices
-    choices = {group: str(chosen[group]) for group in GROUPS}
+def _identity(cfg: DictConfig, settings: RunSettings) -> RunInfo:
+    follows = follows_seed(cfg)
+    config = typed(cfg)
+    with blame(""):
+        identity = identify(config, follows_seed=follows)
+    chosen = HydraConfig.get()
+    choices = {group: str(chosen.runtime.choices[group]) for group in GROUPS}
     parts = [choices[group].replace("/", "_") for group in ("task", "model", "optimizer")]
-    name = "-".join([*parts, f"s{settings.seed}", run_id])
-    directory = Path(settings.results_dir) / settings.study / name
-    return RunInfo(run_id, arm, name, settings.study, directory, config, choices, settings.seed)
+    name = "-".join([*parts, f"s{settings.seed}", identity.id])
+    return RunInfo(
+        identity.id,
+        identity.arm,
+        name,
+        settings.study,
+        Path(settings.results_dir) / settings.study / name,
+        config,
+        choices,
+        settings.seed,
+        label=_label(choices["optimizer"], chosen.overrides.task),
+        follows_seed=follows,
+        data=identity.data,
+        code=code_of(config),
+        tuned=_tuned(chosen.sweeper),
+    )
 
 
-def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: TrainerSettings) -> None:
+def _label(optimizer: str, overrides: Sequence[str]) -> str:
+    """The optimizer and what else was given: `vradam lr=0.01 schedule=warmup_cosine`."""
+    shown = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if decides(key) and key not in ("task", "model", "optimizer", "seed", "experiment", "sweep"):
+            shown.append(f"{key.removeprefix('optimizer.')}={value}")
+    return " ".join([optimizer, *shown])
+
+
+def _tuned(sweeper: DictConfig) -> dict[str, Any] | None:
+    """Where the run confirms a search: what that search was, and what it chose."""
+    folder = sweeper.get("tuned")
+    if folder is None:
+        return None
+    from vrbench.confirmation import provenance
+
+    with blame("hydra.sweeper.tuned"):
+        return provenance(Path(str(folder)))
+
+
+def _skip(cfg: DictConfig, info: RunInfo, line: str) -> Path:
+    """Say that the run is over, and mend what a crash after its end has left."""
+    tidy(info.directory)
+    print(f"{info.name}: {records.Run(info.directory).status} {line}")
+    cut = [name for name in cut_copies(info.directory) if name in cfg.logger]
+    if cut:
+        with contextlib.suppress(RunIsTaken):
+            failed = repair(info, {name: _instantiate(cfg.logger[name], f"logger.{name}") for name in cut})
+            for name in cut:
+                state = "could not be mended" if name in failed else "was cut short, and is made anew from the records"
+                print(f"{info.name}: its copy of {name} {state}")
+    return info.directory
+
+
+def _train(cfg: DictConfig, info: RunInfo, found: Standing, training: TrainerSettings) -> None:
     import torch
 
     from vrbench.trainer import Stopped
@@ -179,16 +233,25 @@ def _train(cfg: DictConfig, info: RunInfo, settings: RunSettings, training: Trai
     if training.threads is not None:
         torch.set_num_threads(training.threads)
     trainer = build(cfg, info, training)
+    _check_metric(trainer, info)
     processes = trainer.processes
     nodes = cfg.logger.items() if processes.writes else ()
     loggers = {name: _instantiate(node, f"logger.{name}") for name, node in nodes}
     watch = _watch(trainer)
     if watch is not None:
         loggers["search"] = watch
-    device, threads = str(trainer.device), torch.get_num_threads()
+    device = trainer.device
+    machine = {
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "processes": processes.size,
+    }
     try:
         with (
-            processes.writer(info, loggers, force=settings.force, device=device, threads=threads) as writer,
+            processes.writer(
+                info, loggers, anew=found.action == "anew", machine=machine, changed=found.changed
+            ) as writer,
             StopSignals() as stop,
         ):
             try:
@@ -220,7 +283,25 @@ def _watch(trainer: Trainer) -> Watch | None:
     from vrbench.pruning import Watch
 
     metric, direction = sweeper.metric or trainer.task.metric, sweeper.direction or trainer.task.direction
-    return Watch(Path(sweeper.trial.folder), sweeper.trial.number, sweeper.pruner, metric, direction)
+    evaluations = math.ceil(trainer.total_steps / trainer.eval_every)
+    trial = sweeper.trial
+    return Watch(Path(trial.folder), trial.number, sweeper.pruner, metric, direction, evaluations=evaluations)
+
+
+def _check_metric(trainer: Trainer, info: RunInfo) -> None:
+    """Raises ConfigError where a search ranks by a metric that the task has not, before its first trial trains."""
+    metric = HydraConfig.get().sweeper.get("metric")
+    if metric is None:
+        return
+    for summary in info.directory.parent.glob("*/summary.json"):
+        if metric in json.loads(summary.read_bytes())["best"]["metrics"]:
+            return
+    import torch
+
+    with torch.no_grad():
+        known = sorted(f"val/{name}" for name in trainer.task.evaluate(trainer.measured_model.eval(), "val"))
+    if metric not in known:
+        raise ConfigError(f"hydra.sweeper.metric={metric}: no such metric; {offer(metric, known, 'the task')}")
 
 
 def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:

@@ -14,21 +14,27 @@ from typing import Any
 import yaml
 
 from vrbench import records
+from vrbench.runs.identity import decides
+from vrbench.runs.source import changed_since
 
+RANGE_KEYS = {"low", "high", "log", "int"}
+"""Keys that make a mapping a range of a search space and not a group of keys."""
 LEAST_SEEDS = 8
 """The fewest seeds that clear Holm's correction over four tasks (the exact two-sided p is at least 2/2^n)."""
-
-NOT_PART = ("seed", "study", "results_dir", "force", "logger")
-NOT_PART_OF_TRAINER = ("device", "threads", "checkpoint_seconds", "parallel")
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A search that is over, and its best configuration."""
 
-    name: str
+    folder: Path
     summary: Mapping[str, Any]
     overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The search's name."""
+        return self.folder.name
 
     @property
     def seeds(self) -> list[int]:
@@ -42,20 +48,18 @@ def best_path(study: Path, name: str) -> Path:
 
 
 def difference(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested part of `config` that `base`, the same choices without overrides, does not say. Places, logging and
-    hardware are left out."""
-    found = _difference(config, base)
-    for key in NOT_PART:
-        found.pop(key, None)
-    trainer = {key: value for key, value in found.pop("trainer", {}).items() if key not in NOT_PART_OF_TRAINER}
-    return {**found, **({"trainer": trainer} if trainer else {})}
+    """The nested part of `config` that decides numbers (the seed apart) and that `base`, the same choices without
+    overrides, does not say."""
+    return _difference({key: value for key, value in config.items() if key != "seed"}, base, "")
 
 
-def _difference(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+def _difference(config: Mapping[str, Any], base: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in config.items():
+        if not decides(f"{prefix}{key}"):
+            continue
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            if inner := _difference(value, base[key]):
+            if inner := _difference(value, base[key], f"{prefix}{key}."):
                 found[key] = inner
         elif key not in base or base[key] != value or type(base[key]) is not type(value):
             found[key] = value
@@ -119,7 +123,7 @@ def candidates(study: Path) -> list[Candidate]:
             )
         if summary["best"] is None:
             raise ValueError(f"study={study.name}: no trial of search {name} finished; widen its space or look at it")
-        found.append(Candidate(name, summary, tuple(read_best(best_path(study, name)))))
+        found.append(Candidate(path.parent, summary, tuple(read_best(best_path(study, name)))))
     if not found:
         raise ValueError(
             f"study={study.name}: no search in {study / 'search'}; begin one: vrbench -m sweep=tune study=…"
@@ -132,6 +136,50 @@ def check_seeds(found: Sequence[Candidate], seeds: Sequence[int]) -> None:
     for candidate in found:
         if used := sorted(set(candidate.seeds) & set(seeds)):
             raise ValueError(f"seed={used[0]}: search {candidate.name} was tuned on it; confirm on fresh seeds")
+
+
+def check_code(found: Sequence[Candidate]) -> None:
+    """Raises ValueError for a search whose code has changed since: its best values are those of other code."""
+    for candidate in found:
+        if changed := changed_since(candidate.summary.get("code", {})):
+            raise ValueError(
+                f"search {candidate.name}: was tuned with other code ({', '.join(changed)} changed since): tune again "
+                "with force=changed, or confirm it all the same with force=resume"
+            )
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """What a confirmed run's manifest says of its tuning: the search, its budget and space, and what it chose.
+
+    Raises FileNotFoundError, or ValueError for a search without a best trial.
+    """
+    summary = json.loads((folder / "trials.json").read_bytes())
+    if summary["best"] is None:
+        raise ValueError(f"{folder.name}: no trial finished")
+    (best,) = [trial for trial in summary["trials"] if trial["number"] == summary["best"]]
+    settings = summary["settings"]
+    return {
+        "search": summary["name"],
+        "trials": summary["finished"],
+        "budget": summary["budget"],
+        "sampler": settings["sampler"],
+        "seeds": settings["seeds"],
+        "metric": settings["metric"],
+        "space": flat_space(settings["space"]),
+        "params": best["params"],
+        "edges": summary["edges"],
+    }
+
+
+def flat_space(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A search space by key written with dots: `{"optimizer.lr": {"low": …, "high": …, "log": true}}`."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping) and not value.keys() & RANGE_KEYS:
+            found |= flat_space(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def cautions(found: Sequence[Candidate], seeds: Sequence[int]) -> list[str]:

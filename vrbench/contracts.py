@@ -8,7 +8,7 @@ torch: refusing a bad config and skipping a finished run stay quick.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -101,6 +101,11 @@ class Moment:
     """Number of this step, counted from 1."""
     logged: bool
     """Whether this step writes a row: only then may a probe sync with the device without being asked to."""
+    summed: bool = False
+    """Whether gradients hold the sum over all steps so far (trainer.zero_grad=false)."""
+    clip: Tensor | None = None
+    """Factor c = min(1, clip_norm/‖g‖) on the gradients that the step was taken with, a scalar on their device; known
+    after the step, None where nothing clips."""
 
 
 class Probe(Protocol):
@@ -127,9 +132,9 @@ class RunInfo:
     """Who a run is: what records and loggers need to know of it."""
 
     id: str
-    """Short hash of everything that decides the run's numbers, seed included."""
+    """Hash of everything that decides the run's numbers, seed included: 16 hex digits (vrbench.runs.identity)."""
     arm: str
-    """The same hash without the seed: runs of one arm differ in the seed alone."""
+    """The same without the seed and what follows it: runs of one arm are repetitions."""
     name: str
     study: str
     directory: Path
@@ -138,10 +143,26 @@ class RunInfo:
     choices: Mapping[str, str]
     """Which YAML was chosen for each config group: `{"task": "digits", "optimizer": "vradam", …}`."""
     seed: int
+    label: str = ""
+    """The optimizer and what the command line gave beside the choices and the seed: `vradam lr=0.01`."""
+    follows_seed: tuple[str, ...] = ()
+    """Config keys that hold the seed (`task.data.split_seed=${seed}`): they do not tell one arm's runs apart."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Content hashes of local data, by the config key that names them."""
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Hashes of the source files and versions of the libraries that the config builds (`runs.source.code_of`)."""
+    tuned: Mapping[str, Any] | None = None
+    """Of a confirmation's run: the search that chose its hyperparameters."""
+    suffix: str = ""
+    """Random letters of this training of the run, kept in its manifest: with them the id is unique among all people."""
 
 
 class Logger(Protocol):
-    """A place that gets the same numbers as metrics.jsonl. It must never stop a run."""
+    """A place that gets the same numbers as metrics.jsonl. It must never stop a run.
+
+    Optional: `rebuild(run, rows, summary)`, for a logger that keeps a copy of its own: write it anew from the records
+    of a run that is over. It is called where a crash has cut the copy short.
+    """
 
     def start(self, run: RunInfo, total_steps: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Open the run; `rows` are those already recorded when a broken run is resumed."""
@@ -163,7 +184,7 @@ class RunSettings:
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
     results_dir: Annotated[str, Field(min_length=1)]
-    force: bool
+    force: bool | Literal["changed", "resume"]
 
 
 @validated(frozen=True, config=_STRICT)
@@ -184,6 +205,7 @@ class TrainerSettings:
     log_every: Annotated[int, Field(ge=1)]
     eval_every: Annotated[int | None, Field(ge=1)]
     render_every: Annotated[int | None, Field(ge=1)]
+    evaluate_test: bool
     checkpoint_seconds: Annotated[float, Field(ge=0)]
     device: str
     threads: Annotated[int | None, Field(ge=1)]

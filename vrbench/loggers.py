@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from vrbench import records
 from vrbench.contracts import RunInfo
 from vrbench.redact import hide, hide_all
 
@@ -71,6 +73,12 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, (int, float)) and math.isfinite(value) else str(value)
 
 
+NOISE = ("force", "results_dir", "study", "seed")
+"""Settings of a run as a command, which W&B's config does not repeat."""
+LONGEST = 128
+"""Characters of a run's name that W&B shows."""
+
+
 class WandB:
     """Weights & Biases, by default offline: `wandb sync <run folder>/wandb/offline-run-*` uploads it later.
 
@@ -104,7 +112,7 @@ class WandB:
         self.patience = patience
 
     def start(self, run: RunInfo, total_steps: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Open the W&B run: group = study, job_type = task, the resolved config; then the rows recorded so far."""
+        """Open the W&B run: group = study, job_type = task, the config; then rows and pictures recorded so far."""
         self._name = run.name
         self._kept = False
         online = self.mode == "online"
@@ -126,9 +134,12 @@ class WandB:
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         already = self._run.summary.get("step", 0) if online else 0
+        drawn = {step: path for step, path in records.pictures(run.directory, total_steps).items() if step > already}
         for row in rows:
             if row["step"] > already:
                 self.log(row)
+            while drawn and min(drawn) <= row["step"]:
+                self.image(step := min(drawn), drawn.pop(step))
 
     def _open(self, run: RunInfo, mode: Literal["online", "offline", "disabled"]) -> Any:
         import wandb
@@ -137,7 +148,7 @@ class WandB:
         own: dict[str, Any] = {} if agent else {"project": self.project, "entity": self.entity}
         if not agent and "WANDB_RUN_ID" not in os.environ:
             # wandb may hold on to the id of a run that it could not open: the one that is kept instead has its own
-            own["id"] = f"{run.study.replace('/', '-')}-{run.id}{'-kept' if self._kept else ''}"
+            own["id"] = f"{run.id}-{run.suffix}{'-kept' if self._kept else ''}"
         with _hidden_arguments():
             return self._init(wandb, run, mode, own, agent)
 
@@ -146,12 +157,12 @@ class WandB:
             **own,
             mode=mode,
             dir=run.directory,
-            name=run.name,
+            name=_name(run),
             group=run.study,
             job_type=run.choices.get("task"),
             tags=[run.choices[group] for group in ("task", "model", "optimizer") if group in run.choices]
             + [*self.tags],
-            config=hide_all({**run.config, "arm": run.arm, "choices": dict(run.choices)}),
+            config=hide_all(described(run)),
             resume="allow" if mode == "online" and not agent else None,
             reinit="finish_previous",
             settings=wandb.Settings(
@@ -177,8 +188,7 @@ class WandB:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Close the run with summary.json's numbers as its summary; says what has to be uploaded by hand."""
-        self._run.summary.update({key: value for key, value in summary.items() if key != "metrics"})
-        self._run.summary.update(summary["metrics"])
+        self._run.summary.update(flat_summary(summary))
         try:
             self._run.finish()
         except TimeoutError:
@@ -188,8 +198,52 @@ class WandB:
             folder = Path(self._run.dir).parent
             self._say(f"W&B has not got all of this run; when the server is back: wandb sync {folder}")
 
+    def rebuild(self, run: RunInfo, rows: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        """Write the W&B run of a run that is over anew from its records; online, what is there already is left out."""
+        self.start(run, summary["steps"], rows)
+        self.finish(summary)
+
     def _say(self, line: str) -> None:
         print(f"vrbench: {self._name}: {line}", file=sys.stderr)
+
+
+def _name(run: RunInfo) -> str:
+    """`digits vradam lr=0.01 seed 2`: the task, the optimizer with what the command line gave, the seed."""
+    end = f" seed {run.seed}"
+    return f"{run.choices['task']} {run.label}"[: LONGEST - len(end)] + end
+
+
+def described(run: RunInfo) -> dict[str, Any]:
+    """What W&B's config holds: words that a legend or a filter can use, then the whole config under `config`.
+
+    `optimizer`, `task`, `model`, `schedule`, … are the chosen YAMLs, `lr` the optimizer's rate, `label` the optimizer
+    and what the command line gave.
+    """
+    parts = {key: value for key, value in run.config.items() if key not in ("logger", *NOISE)}
+    words = {**run.choices, "lr": run.config.get("optimizer", {}).get("lr"), "label": run.label, "seed": run.seed}
+    words |= {"id": run.id, "arm": run.arm, "study": run.study, "git": records.git_state(Path.cwd())["sha"]}
+    return {**words, "versions": records.versions(), "command": shlex.join(sys.argv[1:]), "config": _plain(parts)}
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {
+            key: _plain(value) for key, value in node.items() if key not in ("_partial_", "_convert_", "_recursive_")
+        }
+    return [_plain(item) for item in node] if isinstance(node, (list, tuple)) else node
+
+
+def flat_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """summary.json as W&B's summary, flat: `val/loss`, `best/val/loss`, `best/step`, `seconds/train`; null is nan."""
+    found = {key: value for key, value in summary.items() if not isinstance(value, Mapping)}
+    best = summary.get("best", {"step": None, "metrics": {}})
+    found |= {"best/step": best["step"], **{f"best/{key}": _number(value) for key, value in best["metrics"].items()}}
+    found |= {f"seconds/{key}": value for key, value in summary.get("seconds", {}).items()}
+    return found | {key: _number(value) for key, value in summary["metrics"].items()}
+
+
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its identity, manifest.json, metrics.jsonl, summary.json; and the reader of run folders.
+"""What a run leaves behind: manifest.json, metrics.jsonl, summary.json; and the reader of run folders.
 
 Every file but metrics.jsonl is written whole (temporary file, fsync, rename); metrics.jsonl only grows, and a
 checkpoint notes its length, so that a resumed run cuts off rows that it will write again. Imports nothing heavy.
@@ -23,47 +23,10 @@ from typing import IO, Any
 
 from vrbench.redact import hide
 
-SCHEMA = 1
+SCHEMA = 2
+SCHEMAS = (1, 2)
+"""Versions that this vrbench reads. Runs of version 1 have another identity: they are shown, and trained again."""
 OVER = ("finished", "diverged")
-
-NOT_IDENTITY = (
-    ("study",),
-    ("results_dir",),
-    ("force",),
-    ("logger",),
-    ("trainer", "device"),
-    ("trainer", "threads"),
-    ("trainer", "checkpoint_seconds"),
-    ("trainer", "parallel"),
-)
-"""What decides no number of a run: where it is written and shown, and the hardware that it happens to run on."""
-
-
-def identify(config: Mapping[str, Any]) -> tuple[str, str]:
-    """Return `(id, arm)`: 8-digit hashes of the resolved config, with and without its seed.
-
-    Places, logging and hardware do not count. A `path` counts by its last component, so that moving a data set (or
-    using a local copy, `…/cifar10` for `uoft-cs/cifar10`) keeps the identity and another data set changes it.
-    """
-    plain = _relevant(config)
-    seedless = {key: value for key, value in plain.items() if key != "seed"}
-    return _hash(plain), _hash(seedless)
-
-
-def _relevant(node: Any, at: tuple[str, ...] = ()) -> Any:
-    if isinstance(node, Mapping):
-        kept = {key: _relevant(value, (*at, key)) for key, value in node.items() if (*at, key) not in NOT_IDENTITY}
-        return dict(sorted(kept.items()))
-    if isinstance(node, (list, tuple)):
-        return [_relevant(value, at) for value in node]
-    if at and at[-1] == "path" and isinstance(node, str):
-        return Path(node).name
-    return node
-
-
-def _hash(plain: Any) -> str:
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
 
 
 class CannotWrite(OSError):
@@ -206,10 +169,11 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """manifest.json. Raises UnknownSchema for a version that this vrbench does not know, ValueError for no JSON."""
         manifest = _read_json(self.directory / "manifest.json")
-        if manifest.get("schema") != SCHEMA:
+        if manifest.get("schema") not in SCHEMAS:
+            known = " and ".join(map(str, SCHEMAS))
             raise UnknownSchema(
                 f"{self.directory}: schema version {manifest.get('schema')!r} is unknown to this vrbench "
-                f"(it reads version {SCHEMA})"
+                f"(it reads versions {known})"
             )
         return manifest
 
@@ -280,16 +244,25 @@ def find_runs(root: Path) -> list[Run]:
     return sorted(found, key=lambda run: run.directory)
 
 
-def new_manifest(command: Sequence[str], device: str, threads: int) -> dict[str, Any]:
+def pictures(folder: Path, last_step: int) -> dict[int, Path]:
+    """The sample pictures of a run by their step; `samples.png` is that of the last one."""
+    found = {int(path.stem.removeprefix("samples-")): path for path in sorted(folder.glob("samples-*.png"))}
+    if (folder / "samples.png").exists():
+        found[last_step] = folder / "samples.png"
+    return found
+
+
+def new_manifest(command: Sequence[str], machine: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a manifest that describes the moment and the machine."""
     return {
         "schema": SCHEMA,
         "status": "running",
         "started": now(),
         "command": [hide(word) for word in command],
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path.cwd()),
+        "vrbench_git": checkout_state(),
         "versions": versions(),
-        "machine": {"device": device, "threads": threads, "cpu": platform.machine(), "system": platform.system()},
+        "machine": {**machine, "cpu": cpu_model(), "system": platform.system()},
     }
 
 
@@ -298,11 +271,19 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+COMPUTES = (
+    "vrbench", "torch", "torchvision", "numpy", "scipy", "hydra-core", "omegaconf", "datasets", "pyarrow", "pillow",
+    "tokenizers", "transformers", "diffusers", "torchmetrics", "torchgfn", "pytorch-optimizer", "scikit-learn",
+    "optuna", "wandb",
+)  # fmt: skip
+"""Distributions that compute, load, search or send a run's numbers."""
+
+
 @lru_cache
 def versions() -> dict[str, str]:
-    """Versions of what computes a run's numbers."""
+    """Versions of what is installed of `COMPUTES`, and of Python."""
     found = {"python": platform.python_version()}
-    for name in ("vrbench", "torch", "torchvision", "numpy", "hydra-core", "datasets", "transformers", "torchgfn"):
+    for name in COMPUTES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -311,21 +292,47 @@ def versions() -> dict[str, str]:
 
 
 @lru_cache
-def git_state(folder: Path) -> dict[str, Any]:
-    """`{"sha", "dirty"}` of the checkout that vrbench itself runs from; nulls when it is an installed wheel."""
+def cpu_model() -> str:
+    """The processor's name where the system tells it (`AMD EPYC 7B13`), else its architecture."""
     try:
-        top = _git(folder, "rev-parse", "--show-toplevel")
-        if Path(top).resolve() != folder.parent.resolve():
-            return {"sha": None, "dirty": None}
-        return {"sha": _git(folder, "rev-parse", "HEAD"), "dirty": bool(_git(folder, "status", "--porcelain"))}
+        if sys.platform == "darwin":
+            return _output("sysctl", "-n", "machdep.cpu.brand_string")
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+@lru_cache
+def git_state(folder: Path) -> dict[str, Any]:
+    """`{"sha", "dirty"}` of the git checkout that the folder lies in; nulls where there is none."""
+    try:
+        sha = _git(folder, "rev-parse", "HEAD")
+        return {"sha": sha, "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {"sha": None, "dirty": None}
 
 
+@lru_cache
+def checkout_state() -> dict[str, Any]:
+    """`git_state` of the checkout that vrbench itself runs from; nulls when it is an installed wheel."""
+    package = Path(__file__).parent
+    try:
+        if Path(_git(package, "rev-parse", "--show-toplevel")).resolve() == package.parent.resolve():
+            return git_state(package)
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return {"sha": None, "dirty": None}
+
+
 def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=20
-    ).stdout.strip()
+    return _output("git", "-C", str(folder), *words)
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
 
 def peak_memory_bytes() -> int:

@@ -20,7 +20,7 @@ class ConfigError(Exception):
 
 
 class blame:
-    """Turn any error of the block into a ConfigError that begins with the config key to blame."""
+    """Turn any error of the block into a ConfigError that begins with the config key to blame, if there is one."""
 
     def __init__(self, key: str, prefix: str = "") -> None:
         self.key = key
@@ -40,6 +40,8 @@ class blame:
                 error = error.__cause__
         message = one_line(str(error)) or type(error).__name__
         names_argument = not self.prefix and re.match(r"\w+(\.\w+)*=", message)
+        if not key:
+            raise ConfigError(message) from error
         raise ConfigError(f"{key}.{message}" if names_argument else f"{key}: {self.prefix}{message}") from error
 
 

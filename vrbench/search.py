@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,8 @@ from pydantic.dataclasses import dataclass as validated
 from vrbench import confirmation, records
 from vrbench.confirmation import literal
 from vrbench.journal import open_study
+from vrbench.runs.identity import DIGEST_BYTES, identify
+from vrbench.runs.source import changed_since, code_of
 from vrbench.spaces import check_key, edges, grid, read_space
 
 
@@ -121,14 +124,17 @@ class Search:
         settings: SearchSettings,
         config: Mapping[str, Any],
         base: Mapping[str, Any],
+        follows_seed: Sequence[str] = (),
     ) -> None:
         """Open or begin the search in the study's folder.
 
         `choices` are the chosen YAML of each config group, `base` is the config they give alone, and `config` is what
-        every trial starts from. Raises ValueError for a wrong space, and for a grid that the budget cannot hold.
+        every trial starts from; `follows_seed` are its keys that hold the seed. Raises ValueError for a wrong space,
+        for a grid that the budget cannot hold, and for a search whose code has changed since it began.
         """
         parts = [choices[group].replace("/", "_") for group in ("task", "model", "optimizer")]
-        self.name = "-".join([*parts, fingerprint(settings, records.identify(config)[1])])
+        arm = identify(config, follows_seed=follows_seed).arm
+        self.name = "-".join([*parts, fingerprint(settings, arm)])
         self.study = study
         self.title = config["study"]
         self.choices = dict(choices)
@@ -153,8 +159,32 @@ class Search:
         self._left: set[int] = set()
         with self._gate:
             self._study = open_study(folder)
+            self._check_code(code_of(config), config["force"])
             for point in points[len(self._trials()) :]:
                 self._study.enqueue_trial(point)
+
+    def _check_code(self, code: dict[str, dict[str, str]], force: bool | str) -> None:
+        """Trials of different code are not one search: begin anew, go on knowingly, or raise ValueError."""
+        begun = self._study.user_attrs.get("code")
+        changed = changed_since(begun) if begun is not None and self._begun() else []
+        if changed and force in (True, "changed"):
+            aside = self.folder / f"replaced-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}"
+            aside.mkdir()
+            for name in ("journal.log", "trials.json"):
+                if (self.folder / name).exists():
+                    (self.folder / name).rename(aside / name)
+            self._study = open_study(self.folder)
+            print(f"search {self.name}: its code has changed ({', '.join(changed)}): begun anew, the old in {aside}")
+        elif changed and force == "resume":
+            changes = self._study.user_attrs.get("code_changes", [])
+            self._study.set_user_attr("code_changes", [*changes, {"trial": self._begun(), "changed": changed}])
+        elif changed:
+            line = f"search {self.name}: its code has changed since it began ({', '.join(changed)})"
+            if len(self.finished) < self.budget:
+                raise ValueError(f"{line}: force=changed begins it anew, force=resume goes on knowingly")
+            print(f"{line}: force=changed searches again")
+        if begun is None or (changed and force in (True, "changed", "resume")):
+            self._study.set_user_attr("code", code)
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
@@ -337,6 +367,8 @@ class Search:
             "finished": len(self.finished),
             "best": best.number if best else None,
             "edges": edges(best.params, self.space) if best else [],
+            "code": self._study.user_attrs.get("code", {}),
+            "code_changes": self._study.user_attrs.get("code_changes", []),
             "trials": [_plain(trial) for trial in self._trials() if trial.state is not TrialState.WAITING],
         }
 
@@ -365,7 +397,7 @@ def _plain(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def fingerprint(settings: SearchSettings, arm: str) -> str:
-    """Eight hex digits of what makes two searches one: the configuration around the space, and how it is searched.
+    """Sixteen hex digits of what makes two searches one: the configuration around the space, and how it is searched.
 
     The budget, the pruner and the number of trials at a time may change while a search goes on.
     """
@@ -373,4 +405,4 @@ def fingerprint(settings: SearchSettings, arm: str) -> str:
     if settings.sampler != "grid":
         fixed.pop("grid_points")
     text = json.dumps([fixed, arm], sort_keys=True)
-    return hashlib.blake2s(text.encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()

@@ -9,9 +9,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vrbench.confirmation import literal
+from vrbench.confirmation import RANGE_KEYS, literal
 
-RANGE_KEYS = {"low", "high", "log", "int"}
 EDGE = 0.01
 """A best value within this share of its range (of the logarithms, where the range is logarithmic) is on its edge."""
 

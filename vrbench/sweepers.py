@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from vrbench.contracts import TrainerSettings
 from vrbench.refusals import ConfigError, blame, checked
+from vrbench.runs.identity import FOLLOWS, leaves
+from vrbench.runs.source import numbers_typed
 
 
 class RunFailed(Exception):
@@ -65,10 +69,35 @@ class _Combinations(Sweeper):
         return done
 
 
+class Grid(_Combinations):
+    """Hydra sweeper, and the default: every combination, then the table of each study that they belong to."""
+
+    def __init__(self, params: dict[str, str] | None, max_batch_size: int | None) -> None:
+        super().__init__(params)
+        self.max_batch_size = max_batch_size
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run them all, at most `max_batch_size` at a time. Raises the first error of a run: each has said its own."""
+        assert self.launcher is not None
+        jobs = self.combinations(arguments)
+        size = self.max_batch_size or len(jobs)
+        results: list[Any] = []
+        for start in range(0, len(jobs), size):
+            results += self.launcher.launch(jobs[start : start + size], initial_job_idx=start)
+        done = [result._return_value for result in results]
+        from vrbench.report.study import print_study
+
+        for study in dict.fromkeys(Path(folder).parent for folder in done if isinstance(folder, str)):
+            print_study(study)
+        for failure in done:
+            if isinstance(failure, BaseException):
+                raise failure
+
+
 class Tune(_Combinations):
     """Hydra sweeper: a search for each combination of what the command line sweeps. conf/hydra/sweeper/search.yaml"""
 
-    def __init__(self, params: dict[str, str] | None, table: None, trial: None, **settings: Any) -> None:
+    def __init__(self, params: dict[str, str] | None, trial: None, **settings: Any) -> None:
         super().__init__(params)
         self.settings = settings
 
@@ -86,7 +115,8 @@ class Tune(_Combinations):
         if any(override.startswith("seed=") for override in overrides):
             raise ConfigError("seed: a search has seeds of its own; give hydra.sweeper.seeds=[…]")
         composed = self.compose(overrides)
-        config, chosen = plain(composed), composed.hydra.runtime.choices
+        follows = follows_seed(composed)
+        config, chosen = typed(composed), composed.hydra.runtime.choices
         choices = {str(group): str(choice) for group, choice in chosen.items() if choice and _decides(str(group))}
         named = OmegaConf.to_container(composed.hydra.sweeper, resolve=True, throw_on_missing=True)
         assert isinstance(named, dict)
@@ -94,23 +124,24 @@ class Tune(_Combinations):
         settings = checked(search.SearchSettings, wanted, "hydra.sweeper.")
         base = self.compose([*(f"{group}={choice}" for group, choice in choices.items()), f"sweep={chosen['sweep']}"])
         study = Path(config["results_dir"]) / config["study"]
+        here = [f"study={config['study']}/tune", "trainer.evaluate_test=false"]
         with blame("hydra.sweeper"):
-            trials = search.Search(study, choices, settings, config, plain(base))
-            return trials.spend(
-                lambda jobs: self.launch([[*overrides, f"study={config['study']}/tune", *job] for job in jobs])
-            )
+            trials = search.Search(study, choices, settings, config, plain(base), follows)
+            return trials.spend(lambda jobs: self.launch([[*overrides, *here, *job] for job in jobs]))
 
 
 class Confirm(_Combinations):
     """Hydra sweeper: the best configuration of every search of the study, on fresh seeds."""
 
-    def __init__(self, params: dict[str, str] | None, table: str) -> None:
+    def __init__(self, params: dict[str, str] | None, table: str, tuned: None) -> None:
         super().__init__(params)
         self.table = table
 
     def sweep(self, arguments: list[str]) -> None:
         """Run them all. Raises RunFailed where a run failed, ConfigError where the study is not ready."""
         from vrbench import confirmation
+        from vrbench.confirmation import literal
+        from vrbench.report.study import print_study
 
         combinations = self.combinations(arguments)
         config = plain(self.compose(combinations[0]))
@@ -118,12 +149,19 @@ class Confirm(_Combinations):
         try:
             found = confirmation.candidates(Path(config["results_dir"]) / config["study"])
             confirmation.check_seeds(found, seeds)
+            if config["force"] != "resume":
+                confirmation.check_code(found)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         for line in confirmation.cautions(found, seeds):
             print(f"vrbench: {line}", file=sys.stderr)
         study = f"study={config['study']}/{self.table}"
-        results = self.launch([[*best.overrides, *job, study] for best in found for job in combinations])
+        results = self.launch(
+            [[*best.overrides, *job, study, f"hydra.sweeper.tuned={literal(str(best.folder))}"]
+             for best in found for job in combinations]
+        )  # fmt: skip
+        for folder in dict.fromkeys(result.parent for result in results if isinstance(result, Path)):
+            print_study(folder)
         if failed := [result for result in results if isinstance(result, int)]:
             raise RunFailed(max(failed))
 
@@ -131,6 +169,24 @@ class Confirm(_Combinations):
 def _decides(group: str) -> bool:
     """Whether the choice of a config group decides what a run computes."""
     return group.split("/")[0] not in ("hydra", "experiment", "sweep", "logger")
+
+
+def follows_seed(cfg: DictConfig) -> tuple[str, ...]:
+    """The keys that a user set to the seed, `task.data.split_seed=${seed}`: they differ within one arm."""
+    raw = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+    return tuple(".".join(path) for path, value in leaves(raw) if value == FOLLOWS)
+
+
+def typed(cfg: DictConfig) -> dict[str, Any]:
+    """The config's own part as `plain` gives it, its numbers with the types that its parts state: in `cfg` too.
+
+    Raises ConfigError for trainer settings that are out of range.
+    """
+    config = plain(cfg)
+    training = asdict(checked(TrainerSettings, config["trainer"], "trainer."))
+    for key, value in ({f"trainer.{name}": value for name, value in training.items()} | numbers_typed(config)).items():
+        OmegaConf.update(cfg, key, value)
+    return plain(cfg)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

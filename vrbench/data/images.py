@@ -2,7 +2,8 @@
 
 Every loader keeps the pixels as uint8 with the channels last, so that `batch.permute(0, 3, 1, 2)` is a channels_last
 tensor without a copy. Splits come from `split_seed`, never from the run's seed. Loaders remember their last results
-within a process: a serial sweep loads its data once. Nobody may write into the tensors they return.
+within a process, by the content of local data: a serial sweep loads its data once. Nobody may write into the tensors
+they return.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from vrbench.data.decode import PixelFormat, cached, decode_all
 from vrbench.data.folders import scan
-from vrbench.data.hub import quietly
+from vrbench.data.hub import Source
 from vrbench.data.splits import check_fraction, check_seed, check_size, cut, shuffled, split_off
+from vrbench.runs.content import content_hash
 
 if TYPE_CHECKING:
     import datasets
@@ -118,12 +120,14 @@ def hub_images(
     test_split: str = "test",
     image_size: int | None = None,
     channels: int | None = None,
+    revision: str | None = None,
 ) -> ImageData:
     """Images from the Hugging Face hub (`path` is a name) or from a local folder of the same layout.
 
     Validation is the share `val_fraction` of `train_split`, drawn by `split_seed`; the test images are `test_split`,
     which training never sees. `train_size` and `test_size` keep only so many images of their split (null: all).
-    `config_name`, `image_column` and `label_column` are the data set's own words. `image_size` scales and cuts
+    `config_name`, `image_column` and `label_column` are the data set's own words; `revision` is a commit, branch or tag
+    of the hub's repository (null: its newest). `image_size` scales and cuts
     to a square (null: the images have one size already); `channels` is 1, 3, or null for the images' own. Only the
     images that are kept are decoded; their pixels are cached in the folder of `datasets`.
 
@@ -139,22 +143,21 @@ def hub_images(
     if train_split == test_split:
         raise ValueError(f"test_split={test_split}: is the training split; the two must be disjoint")
     columns = (image_column, label_column)
-    splits = (config_name, train_split, test_split)
+    source = Source.of(path, config_name, revision)
     sizes = (val_fraction, split_seed, train_size, test_size)
-    return _hub_images(path, columns, splits, sizes, PixelFormat(image_size, channels))
+    return _hub_images(source, columns, (train_split, test_split), sizes, PixelFormat(image_size, channels))
 
 
 @functools.lru_cache(maxsize=2)
 def _hub_images(
-    path: str,
+    source: Source,
     columns: tuple[str, str],
-    splits: tuple[str | None, str, str],
+    names: tuple[str, str],
     sizes: tuple[float, int, int | None, int | None],
     wanted: PixelFormat,
 ) -> ImageData:
     val_fraction, split_seed, train_size, test_size = sizes
-    config_name, *names = splits
-    sources = _load(path, config_name)
+    path, sources = source.path, _load(source)
     tables = [_table(path, sources, key, name) for key, name in zip(("train_split", "test_split"), names, strict=True)]
     labels = [_labels(table, name, columns[1]) for table, name in zip(tables, names, strict=True)]
     classes = _classes(tables[0], columns[1], labels)
@@ -164,22 +167,21 @@ def _hub_images(
     parts["test"] = cut("test_size", shuffled(len(tables[1]), split_seed), test_size)
     origin = {"train": 0, "val": 0, "test": 1}
     return ImageData(
-        {split: _pixels(path, tables[origin[split]], columns[0], parts[split], wanted) for split in SPLITS},
+        {split: _pixels(source, tables[origin[split]], columns[0], parts[split], wanted) for split in SPLITS},
         {split: labels[origin[split]][parts[split]] for split in SPLITS},
         classes,
     )
 
 
-def _load(path: str, config_name: str | None) -> datasets.DatasetDict:
+def _load(source: Source) -> datasets.DatasetDict:
     import datasets
 
-    folder = Path(path).expanduser()
+    path = source.path
     try:
-        with quietly():
-            return datasets.load_dataset(str(folder) if folder.exists() else path, config_name)
+        return source.load()
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error.__cause__ or error).strip().split("\n")[0]
-        if folder.exists():
+        if source.content is not None:
             raise ValueError(f"path={path}: cannot be read as a data set ({reason})") from error
         raise ValueError(
             f"path={path}: no such folder, and the Hugging Face hub did not give a data set of this name ({reason}); "
@@ -222,7 +224,7 @@ def _classes(table: datasets.Dataset, column: str, labels: list[Tensor]) -> int:
     return classes
 
 
-def _pixels(path: str, table: datasets.Dataset, column: str, rows: Tensor, wanted: PixelFormat) -> Tensor:
+def _pixels(source: Source, table: datasets.Dataset, column: str, rows: Tensor, wanted: PixelFormat) -> Tensor:
     import datasets
 
     _check_column(table, "image_column", column)
@@ -236,8 +238,9 @@ def _pixels(path: str, table: datasets.Dataset, column: str, rows: Tensor, wante
         return [Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"] for cell in cells]
 
     chosen = hashlib.blake2s(rows.numpy().tobytes()).hexdigest()
-    make = functools.partial(decode_all, len(numbers), fetch, wanted, f"path={path}")
-    return torch.from_numpy(cached(_cache_folder(), (table._fingerprint, column, chosen, wanted), make))
+    make = functools.partial(decode_all, len(numbers), fetch, wanted, f"path={source.path}")
+    held = (source.content, source.config_name, str(table.split)) if source.content else table._fingerprint
+    return torch.from_numpy(cached(_cache_folder(), (held, column, chosen, wanted), make))
 
 
 def _cache_folder() -> Path:
@@ -272,11 +275,15 @@ def image_folder(
     check_seed("split_seed", split_seed)
     check_size("train_size", train_size)
     sizes = (val_fraction, test_fraction, split_seed, train_size)
-    return _image_folder(path, sizes, PixelFormat(image_size, channels))
+    wanted = PixelFormat(image_size, channels)
+    scan(path)
+    return _image_folder(path, content_hash(Path(path).expanduser()), sizes, wanted)
 
 
 @functools.lru_cache(maxsize=2)
-def _image_folder(path: str, sizes: tuple[float, float, int, int | None], wanted: PixelFormat) -> ImageData:
+def _image_folder(
+    path: str, content: str, sizes: tuple[float, float, int, int | None], wanted: PixelFormat
+) -> ImageData:
     val_fraction, test_fraction, split_seed, train_size = sizes
     found = scan(path)
     missing = {
@@ -289,17 +296,17 @@ def _image_folder(path: str, sizes: tuple[float, float, int, int | None], wanted
     drawn["train"] = cut("train_size", drawn["train"], train_size)
     files = found.files | {split: [pool[number] for number in rows.tolist()] for split, rows in drawn.items()}
     return ImageData(
-        {split: _read_files(path, [file for file, _ in files[split]], wanted) for split in SPLITS},
+        {split: _read_files(path, content, [file for file, _ in files[split]], wanted) for split in SPLITS},
         {split: torch.tensor([label for _, label in files[split]]) for split in SPLITS},
         len(found.classes),
     )
 
 
-def _read_files(path: str, files: list[Path], wanted: PixelFormat) -> Tensor:
+def _read_files(path: str, content: str, files: list[Path], wanted: PixelFormat) -> Tensor:
     def fetch(chunk: range) -> list[bytes]:
         return [file.read_bytes() for file in files[chunk.start : chunk.stop]]
 
-    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    chosen = hashlib.blake2s(repr(stamps).encode()).hexdigest()
+    root = Path(path).expanduser()
+    chosen = hashlib.blake2s(repr([str(file.relative_to(root)) for file in files]).encode()).hexdigest()
     make = functools.partial(decode_all, len(files), fetch, wanted, f"path={path}")
-    return torch.from_numpy(cached(_cache_folder(), ("folder", chosen, wanted), make))
+    return torch.from_numpy(cached(_cache_folder(), ("folder", content, chosen, wanted), make))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from vrbench.data.hub import quietly
+from vrbench.data.hub import Source
 
 if TYPE_CHECKING:
     import datasets
@@ -92,11 +92,12 @@ def split_groups(groups: Iterable[list[str]], val_fraction: float, test_fraction
     return _none_empty(splits, "give more text, or other val_fraction and test_fraction")
 
 
-def hub(path: str, config_name: str | None, column: str) -> Corpus:
+def hub(path: str, config_name: str | None, column: str, revision: str | None = None) -> Corpus:
     """A text data set with splits train, validation and test: a name on the Hugging Face hub or a local folder of the
     same layout; rows of `column` (WikiText: lines with their line ends) are joined to one document a split.
 
-    `config_name` is the configuration's name (`wikitext-2-raw-v1`). A local folder that has no subfolder of
+    `config_name` is the configuration's name (`wikitext-2-raw-v1`), `revision` a commit, branch or tag of the hub's
+    repository (null: its newest). A local folder that has no subfolder of
     that name is read as it is. Raises FileNotFoundError when the data cannot be had, ValueError for a wrong layout.
     """
     import datasets
@@ -104,14 +105,13 @@ def hub(path: str, config_name: str | None, column: str) -> Corpus:
     local = Path(path).expanduser()
     if local.is_dir():
         folder = local / config_name if config_name is not None and (local / config_name).is_dir() else local
-        source, name = str(folder), None
+        source = Source.of(str(folder), None, None)
     elif path.startswith((".", "/", "~")):
         raise FileNotFoundError(f"path={path}: no such folder; give a folder of parquet files or a hub name")
     else:
-        source, name = path, config_name
+        source = Source.of(path, config_name, revision)
     try:
-        with quietly():
-            loaded = datasets.load_dataset(source, name)
+        loaded = source.load()
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(

@@ -180,10 +180,11 @@ class BPEEncoder:
 class Pretrained:
     """The tokenizer of a transformers model: a folder with its files, or a name on the Hugging Face hub.
 
-    Raises FileNotFoundError when it cannot be had. Bytes: those of the raw text.
+    `revision` is a commit, branch or tag of a hub's repository (None: its newest). Raises FileNotFoundError when it
+    cannot be had. Bytes: those of the raw text.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, revision: str | None) -> None:
         if path is None:
             raise ValueError("path=null: give a folder with a tokenizer's files, or a name on the Hugging Face hub")
         if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
@@ -192,7 +193,8 @@ class Pretrained:
 
         place = Path(path).expanduser()
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(place) if place.is_dir() else path)
+            name = str(place) if place.is_dir() else path
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name, revision=revision or "main")
         except (OSError, ValueError, ImportError) as error:
             raise FileNotFoundError(
                 f"path={path}: no tokenizer can be loaded from there ({str(error).strip().splitlines()[0]}); "

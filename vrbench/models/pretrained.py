@@ -15,13 +15,14 @@ class Pretrained(nn.Module):
     """Tokens int64 (B, T ≤ context) to logits (B, T, vocabulary of the checkpoint); position t sees tokens 0 … t.
 
     All weights are trained, in float32, with the dropout of the checkpoint's own config. Weights are read from
-    safetensors only and no code from the hub is run. Raises FileNotFoundError when the model cannot be had, ValueError
-    when its vocabulary or its longest context is too small for the task.
+    safetensors only and no code from the hub is run. `revision` is a commit, branch or tag of a hub's repository (None:
+    its newest). Raises FileNotFoundError when the model cannot be had, ValueError when its vocabulary or its longest
+    context is too small for the task.
     """
 
     causal = True
 
-    def __init__(self, input_shape: tuple[int, ...], output_dim: int, path: str | None) -> None:
+    def __init__(self, input_shape: tuple[int, ...], output_dim: int, path: str | None, revision: str | None) -> None:
         super().__init__()
         context = context_of(input_shape)
         if path is None:
@@ -40,6 +41,7 @@ class Pretrained(nn.Module):
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
+                revision=revision or "main",
             )
         except (OSError, ValueError) as error:
             raise FileNotFoundError(

@@ -35,9 +35,11 @@ NO_NUMBERS = (
     ("trainer", "log_every"),
     ("trainer", "render_every"),
     ("trainer", "evaluate_test"),
+    ("task", "eval_batch_size"),
 )
 """What decides no number of a run: where it is written, shown and looked at, and the hardware that it happens to run
-on. `trainer.eval_every` is not among them: it decides which weights are best."""
+on. A task's `eval_batch_size` may decide how fast it evaluates and nothing else. `trainer.eval_every` is not among
+them: it decides which weights are best."""
 
 FOLLOWS = "${seed}"
 """A value written like this is the run's seed: runs that differ in it alone are of one arm."""

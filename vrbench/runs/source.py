@@ -16,6 +16,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
+import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def code_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     libraries: dict[str, str] = {}
     for target in dict.fromkeys([*_targets({k: v for k, v in config.items() if k != "logger"}), *LOOP]):
         for module in _modules_of(target):
-            files[module.key] = _scan(str(module.file), *_stamp(module.file)).digest
+            files[module.key] = _digest(module)
             top = module.name.split(".")[0]
             if module.is_library and (found := _version(top)):
                 libraries[top] = found
@@ -88,9 +89,20 @@ def changed_since(code: Mapping[str, Mapping[str, str]]) -> list[str]:
         module = find_module(_name(key))
         if module is None or key.split("/")[0] in moved or module.key != key:
             continue
-        if _scan(str(module.file), *_stamp(module.file)).digest != before:
+        if _digest(module) != before:
             found.append(key)
     return found
+
+
+_loaded: dict[tuple[str, Path], str] = {}
+"""Hashes of modules as they were before this process imported them: an edit since is not what it runs."""
+
+
+def _digest(module: Module) -> str:
+    place = module.name, module.file
+    if module.name not in sys.modules or place not in _loaded:
+        _loaded[place] = _scan(str(module.file), *_stamp(module.file)).digest
+    return _loaded[place]
 
 
 def _name(key: str) -> str:

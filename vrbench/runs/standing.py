@@ -1,0 +1,102 @@
+"""What is to be done with a run that has a folder already: skip it, go on with it, train it again, or refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from vrbench import records
+from vrbench.contracts import RunInfo
+from vrbench.redact import HIDDEN
+from vrbench.runs.identity import differences, relevant
+from vrbench.runs.source import changed_since
+
+Force = bool | Literal["changed", "resume"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What to do, and what to say."""
+
+    action: Literal["train", "anew", "skip"]
+    """`train`: from its checkpoint where there is one; `anew`: what is there goes; `skip`: it is finished."""
+    line: str = ""
+    changed: tuple[str, ...] = ()
+    """Code that has changed since the run began, where the user goes on with it knowingly."""
+
+
+def standing(run: RunInfo, force: Force) -> Standing:
+    """Decide. Raises ValueError where the folder holds another run, or one that cannot be gone on with as it is."""
+    folder = run.directory
+    over = records.is_over(folder)
+    if over and force is True:
+        return Standing("anew")
+    records.check_folder(folder)
+    manifest = _manifest(run)
+    if manifest is None or manifest["schema"] != records.SCHEMA:
+        return Standing("train")
+    _check_same(run, manifest)
+    changed = tuple(changed_since(manifest.get("code", {})))
+    if over:
+        if changed and force == "changed":
+            return Standing("anew", f"its code has changed since ({', '.join(changed)}): trained again")
+        return Standing("skip", _skipped(run, changed))
+    if not changed or not list((folder / "checkpoint").glob("*.pt")):
+        return Standing("train")
+    if force in (True, "changed"):
+        return Standing("anew", f"its code has changed since it began ({', '.join(changed)}): begun anew")
+    if force == "resume":
+        return Standing("train", f"goes on with other code ({', '.join(changed)}); its manifest says so", changed)
+    raise ValueError(
+        f"{run.name}: its code has changed since it began ({', '.join(changed)}), and half of it would be of each: "
+        "force=changed begins it anew, force=resume goes on knowingly"
+    )
+
+
+def _manifest(run: RunInfo) -> dict[str, Any] | None:
+    """The manifest of a run that began; None where there is none to read, and it begins again."""
+    try:
+        return records.Run(run.directory).manifest
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _check_same(run: RunInfo, manifest: Mapping[str, Any]) -> None:
+    """Raises ValueError, key by key, where the folder's config is not the one that is asked for."""
+    try:
+        stored = yaml.safe_load((run.directory / "config.yaml").read_bytes())
+    except (FileNotFoundError, yaml.YAMLError):
+        return  # a process died before it was there, and it is written anew
+    there = relevant(stored, manifest.get("data", {}))
+    hidden = {key for key, value in there.items() if isinstance(value, str) and HIDDEN in value}
+    there, asked = (
+        {key: value for key, value in known.items() if key not in hidden}
+        for known in (there, relevant(run.config, run.data))
+    )
+    found = differences(there, asked)
+    if found:
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise ValueError(
+            f"{run.directory}: holds a run of another config ({'; '.join(found[:3])}{more}); "
+            "take another study= or results_dir=, or force=true to train over it"
+        )
+
+
+def _skipped(run: RunInfo, changed: tuple[str, ...]) -> str:
+    """What the line of a skipped run says after its status: what it is not, and how to have it."""
+    stored = yaml.safe_load((run.directory / "config.yaml").read_bytes())
+    summary = records.Run(run.directory).summary or {}
+    if changed:
+        return f"already, skipped; its code has changed since ({', '.join(changed)}): force=changed trains it again"
+    without = [name for name in run.config["probe"] if name not in (stored.get("probe") or {})]
+    if without:
+        return f"without probe {' and '.join(without)}: force=true measures it"
+    other = [name for name, probe in run.config["probe"].items() if stored["probe"][name] != probe]
+    if other:
+        return f"with other settings of probe {' and '.join(other)}: force=true measures it again"
+    if run.config["trainer"]["evaluate_test"] and summary["status"] == "finished" and not summary["test_read"]:
+        return "without reading the test split: force=true reads it"
+    return "already, skipped (force=true trains it again)"
