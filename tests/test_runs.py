@@ -244,3 +244,17 @@ def fingerprint(*overrides: str) -> dict[str, str]:
         batches.update(images.contiguous().numpy().tobytes())
         batches.update(labels.numpy().tobytes())
     return {"weights": weights.hexdigest(), "batches": batches.hexdigest()}
+
+
+@pytest.mark.parametrize("sweep", ["study=a,b/c", "experiment=eos/gd,eos/adam"])
+def test_a_multirun_prints_the_table_of_each_study_that_it_ran(
+    sweep: str, vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert vrbench("study=default", *QUICK) == 0
+    capfd.readouterr()
+    cheap = ("probe.eos.tier=cheap",) if sweep.startswith("experiment") else ()
+    assert vrbench("-m", sweep, *cheap, *QUICK) == 0
+    said = capfd.readouterr().out
+    studies = [line.strip() for line in said.splitlines() if line.startswith("study ")]
+    assert studies == [f"study {name.split('/')[-1]}" for name in sweep.partition("=")[2].split(",")]
+    assert not list(tmp_path.rglob("multirun.yaml"))

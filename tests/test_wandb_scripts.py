@@ -113,7 +113,7 @@ def test_a_rebuilt_run_holds_every_row_picture_and_number(
     assert (header.project, header.run_group, header.display_name) == (
         "other",
         "s/one",
-        "digits vradam seed 0",
+        "digits vradam trainer.max_steps=20 trainer.eval_every=10 seed 0",
     )
     assert {item.key for item in header.config.update} >= {"arm", "label", "optimizer", "lr", "config", "seed"}
 

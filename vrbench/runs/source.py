@@ -65,7 +65,7 @@ def code_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     libraries: dict[str, str] = {}
     for target in dict.fromkeys([*_targets({k: v for k, v in config.items() if k != "logger"}), *LOOP]):
         for module in _modules_of(target):
-            files[module.key] = _digest(module)
+            files[module.key] = _source(module).digest
             top = module.name.split(".")[0]
             if module.is_library and (found := _version(top)):
                 libraries[top] = found
@@ -89,19 +89,19 @@ def changed_since(code: Mapping[str, Mapping[str, str]]) -> list[str]:
         module = find_module(_name(key))
         if module is None or key.split("/")[0] in moved or module.key != key:
             continue
-        if _digest(module) != before:
+        if _source(module).digest != before:
             found.append(key)
     return found
 
 
-_loaded: dict[tuple[str, Path], str] = {}
-"""Hashes of modules as they were before this process imported them: an edit since is not what it runs."""
+_loaded: dict[tuple[str, Path], _Source] = {}
+"""Source of modules as it was before this process imported them: an edit since is not what it runs."""
 
 
-def _digest(module: Module) -> str:
+def _source(module: Module) -> _Source:
     place = module.name, module.file
     if module.name not in sys.modules or place not in _loaded:
-        _loaded[place] = _scan(str(module.file), *_stamp(module.file)).digest
+        _loaded[place] = _scan(str(module.file), *_stamp(module.file))
     return _loaded[place]
 
 
@@ -144,7 +144,7 @@ def _modules_of(target: str) -> list[Module]:
         if one.name in found:
             continue
         found[one.name] = one
-        for name in _scan(str(one.file), *_stamp(one.file)).imports_of(one):
+        for name in _source(one).imports_of(one):
             other = find_module(name)
             if other is not None and not other.is_library:
                 stack.append(other)
