@@ -157,6 +157,42 @@ def test_a_probe_changes_no_training_number() -> None:
     assert all(row["probe/x"] == 1.0 for row in with_probe.rows)
 
 
+class Counting(NoisyProbe):
+    """Counts steps over all parts of a run."""
+
+    count = 0
+
+    def before_step(self, moment: Moment) -> None:
+        self.count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+
+
+def test_a_run_may_be_resumed_with_other_probes() -> None:
+    parts: tuple[list[str], ...] = (["kept", "left"], ["kept", "new"], [])
+    probes, state = {}, None
+    for part, stop_at in zip(parts, (5, 11, 18), strict=True):
+        probes = {name: Counting() for name in part}
+        subject, writer = trainer(ToyTask(noise=0.1), probes=probes, dropout=0.3), ListWriter(state)
+        if stop_at < 18:
+            with pytest.raises(Stopped):
+                subject.fit(writer, lambda run=subject, at=stop_at: run.step == at)  # type: ignore[arg-type, misc]
+            (state,) = writer.states
+            assert {name: probe.count for name, probe in probes.items()} == {
+                "kept": stop_at,
+                part[1]: (5, 6)[stop_at == 11],
+            }
+        else:
+            subject.fit(writer)  # type: ignore[arg-type]
+    whole = trainer(ToyTask(noise=0.1), dropout=0.3)
+    fit(whole)
+    assert weights(subject) == weights(whole)
+
+
 def test_test_is_measured_on_the_weights_that_were_best_by_validation() -> None:
     task = ToyTask()
     task.validations = [3.0, 1.0, 2.0]
@@ -177,6 +213,23 @@ def test_test_is_measured_on_the_weights_that_were_best_by_validation() -> None:
     model.load_state_dict(at_best)
     assert summary["metrics"]["test/loss"] == pytest.approx(task.evaluate(model, "test")["loss"])
     assert summary["metrics"]["val/loss"] == 2.0
+
+
+@pytest.mark.parametrize("evaluate_test", [True, False])
+def test_the_test_split_is_read_where_that_is_asked_for_alone(evaluate_test: bool) -> None:
+    task = Diverging(100)
+    writer = fit(trainer(task, evaluate_test=evaluate_test))
+    assert [what for what, _ in task.asked] == ["val", "val", "val"] + ["test", "picture"] * evaluate_test
+    assert writer.summary["test_read"] is evaluate_test
+    assert ("test/loss" in writer.summary["metrics"]) is evaluate_test
+    assert [last for *_, last in writer.images] == [True] * evaluate_test
+    assert fit(trainer(Diverging(3))).summary["test_read"] is False
+
+
+def test_the_keys_of_a_validation_are_found_without_changing_a_number() -> None:
+    asked, plain = trainer(ToyTask(noise=0.1), ema_decay=0.9), trainer(ToyTask(noise=0.1), ema_decay=0.9)
+    assert asked.validation_metrics() == {"val/loss"}
+    assert untimed(fit(asked).rows) == untimed(fit(plain).rows)
 
 
 def test_the_average_is_what_is_measured() -> None:
@@ -206,6 +259,57 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step() -> None:
     assert writer.rows[-1]["step"] == 3
     assert not math.isfinite(writer.rows[-1]["train/loss"])
     assert not any(key.startswith("test/") for key in writer.summary["metrics"])
+
+
+class Diverging(ToyTask):
+    """Its loss is not a number at one step, and finite again after it; its accuracy always looks well."""
+
+    metric, direction = "val/accuracy", "max"
+
+    def __init__(self, bad_step: int) -> None:
+        super().__init__()
+        self.bad_step = bad_step
+        self.asked: list[tuple[str, int]] = []
+
+    def loss(self, model: nn.Module, batch: Any, generator: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        loss, metrics = super().loss(model, batch, generator)
+        return (loss * math.nan if len(self.seen) == self.bad_step else loss), metrics
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        self.asked.append((split, len(self.seen)))
+        return {**super().evaluate(model, split), "accuracy": 0.1 * len(self.asked)}
+
+    def render(self, model: nn.Module) -> torch.Tensor:
+        self.asked.append(("picture", len(self.seen)))
+        return torch.zeros(1, 1, 3, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(("bad_step", "validations"), [(2, 0), (4, 0), (5, 1), (8, 1), (9, 2), (18, 4)])
+def test_where_a_run_diverges_does_not_depend_on_what_is_logged(bad_step: int, validations: int) -> None:
+    found = []
+    for log_every in (1, 3, 5, 100):
+        task = Diverging(bad_step)
+        writer = fit(trainer(task, log_every=log_every, eval_every=4, render_every=4))
+        found.append({**writer.summary, "seconds": 0})
+        assert task.asked == [(what, 4 * i) for i in range(1, validations + 1) for what in ("val", "picture")]
+    assert found[0]["status"] == "diverged"
+    assert found[0]["steps"] == bad_step
+    assert found[0]["best"]["step"] == (4 * validations or None)
+    assert all(summary == found[0] for summary in found)
+
+
+def test_divergence_is_noticed_before_a_checkpoint_forgets_it() -> None:
+    subject = trainer(Diverging(5), log_every=100, eval_every=18)
+    writer = ListWriter()
+    subject.fit(writer, lambda: subject.step == 7)  # type: ignore[arg-type]
+    assert writer.states == []
+    assert (writer.summary["status"], writer.summary["steps"]) == ("diverged", 5)
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best() -> None:
+    task = Diverging(100)
+    task.validations = [1.0, math.nan]
+    assert fit(trainer(task)).summary["best"] == {"step": 6, "metrics": {"val/loss": 1.0, "val/accuracy": 0.1}}
 
 
 def test_a_validation_loss_that_is_not_finite_is_divergence_too() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -64,6 +64,7 @@ class ListWriter:
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         self.state = state
         self.rows: list[dict[str, Any]] = []
+        self.images: list[tuple[int, Any, bool]] = []
         self.states: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
 
@@ -72,6 +73,9 @@ class ListWriter:
 
     def log(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
+
+    def image(self, step: int, picture: Any, *, last: bool) -> None:
+        self.images.append((step, picture, last))
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         self.states.append(copy.deepcopy(state))
@@ -96,6 +100,7 @@ def settings(**changes: Any) -> TrainerSettings:
         "log_every": 1,
         "eval_every": None,
         "render_every": None,
+        "evaluate_test": True,
         "checkpoint_seconds": 1e9,
         "device": "cpu",
         "threads": None,
@@ -105,16 +110,19 @@ def settings(**changes: Any) -> TrainerSettings:
 
 def trainer(
     task: ToyTask | None = None,
-    optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
     lr: float = 0.05,
     probes: dict[str, Any] | None = None,
     seed: int = 0,
     dropout: float = 0.0,
+    norm: bool = False,
     **changes: Any,
 ) -> Trainer:
     streams = Streams(seed)
     streams.reseed_global("init")
     model = nn.Sequential(nn.Linear(3, 1), nn.Dropout(dropout))
-    optim = optimizer(model.parameters(), lr=lr)  # type: ignore[call-arg]
+    if norm:
+        model = nn.Sequential(nn.Linear(3, 5), nn.Dropout(dropout), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+    optim = optimizer(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.ConstantLR(optim, factor=1.0)
     return Trainer(settings(**changes), task or ToyTask(), model, optim, schedule, probes or {}, streams)

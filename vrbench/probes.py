@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vrbench.contracts import Moment, Training
+from vrbench.norms import global_norm
 
 REPORTED = ("effective_lr", "gate", "velocity_sq")
 """Group entries that an optimizer may write (DESIGN: the optimizer contract); logged as `optim/<name>`."""
 
 
-def global_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """Euclidean norm over all elements of all tensors, a float32 scalar on their device; no host sync."""
-    norms = torch._foreach_norm([tensor.detach() for tensor in tensors])
-    return torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
-
-
 class OptimProbe:
-    """At every logged step `optim/` lr, effective_lr, gate, velocity_sq, grad_norm, update_norm, param_norm.
+    """At every logged step `optim/` lr, effective_lr, gate, velocity_sq, and the norms of gradient, update, parameters.
 
-    `grad_norm` is taken before clipping. Rates are those of the first parameter group; what an optimizer does not
-    report is left out, except `effective_lr`, which then is `lr`. Between logged steps the probe does nothing.
+    `grad_norm` is taken before clipping; where the run clips, `clip_factor` is what the step's gradient was then
+    multiplied by. Rates are those of the first parameter group; what an optimizer does not report is left out, except
+    `effective_lr`, which then is `lr`. Between logged steps the probe does nothing.
     """
 
     def attach(self, training: Training) -> None:
@@ -36,8 +30,7 @@ class OptimProbe:
         """Take the gradient norm and a copy of the parameters."""
         if not moment.logged:
             return
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        self._grad_norm = global_norm(gradients) if gradients else torch.zeros(())
+        self._grad_norm = global_norm(p.grad for p in self._parameters if p.grad is not None)
         self._before = [p.detach().clone() for p in self._parameters]
 
     def after_step(self, moment: Moment) -> dict[str, float]:
@@ -51,6 +44,8 @@ class OptimProbe:
         rates = {"lr": group["lr"], "effective_lr": group["lr"]}
         rates |= {name: group[name] for name in REPORTED if name in group}
         norms = {"grad_norm": self._grad_norm, "update_norm": update_norm, "param_norm": global_norm(after)}
+        if moment.clip is not None:
+            norms["clip_factor"] = moment.clip
         return {f"optim/{name}": float(value) for name, value in {**rates, **norms}.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vrbench.capabilities import capabilities
+from vrbench.clock import Clock
 from vrbench.contracts import Batch, Moment, Probe, Task, TrainerSettings, Training
 from vrbench.distributed import Processes
+from vrbench.norms import clip
 from vrbench.randomness import Streams
+from vrbench.recalibration import has_statistics, recalibrated
 from vrbench.records import peak_memory_bytes
 from vrbench.writer import RunWriter
-
-Section = Literal["train", "eval", "probe", "records"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -52,32 +53,6 @@ class Stopped(Exception):
         super().__init__(f"stopped at step {step} of {total_steps}")
         self.step = step
         self.total_steps = total_steps
-
-
-class Clock:
-    """Wall-clock seconds by section; exactly one section runs at any time."""
-
-    def __init__(self, seconds: Mapping[str, float]) -> None:
-        self.seconds = dict(seconds)
-        self._section: Section = "train"
-        self._since = time.perf_counter()
-
-    @contextlib.contextmanager
-    def section(self, name: Section) -> Iterator[None]:
-        """Book the time inside the block under `name` instead of what ran before."""
-        before = self.switch(name)
-        try:
-            yield
-        finally:
-            self.switch(before)
-
-    def switch(self, name: Section) -> Section:
-        """Book the time so far, and run `name` from here; returns the section left."""
-        now = time.perf_counter()
-        left = self._section
-        self.seconds[left] += now - self._since
-        self._since, self._section = now, name
-        return left
 
 
 class Trainer:
@@ -111,7 +86,11 @@ class Trainer:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
         if settings.compile:
             model.compile()
+        others = self.average is not None or self.able.train_eval
+        self.recalibrates = others and has_statistics(model)
+        """Whether batch-norm statistics are taken anew for each measurement: its weights are not those trained."""
 
+        self.clock = Clock()
         self.step = 0
         self.validation: dict[str, float] = {}
         self.best: dict[str, Any] = {}
@@ -134,23 +113,27 @@ class Trainer:
         Raises Stopped, after a checkpoint, when `should_stop` says so between two steps.
         """
         state = writer.resume(self.total_steps)
-        self.clock = Clock({"train": 0.0, "eval": 0.0, "probe": 0.0, "records": 0.0})
+        self.clock = Clock()
         if state is not None:
             self._restore(state)
         self._train_mode()
         if not self.settings.zero_grad:
             warnings.warn("trainer.zero_grad=false: gradients add up over the whole run", stacklevel=2)
-        self._mark = (self.step, self.clock.seconds["train"])
+        self.clock.begin_lap(self.step)
         saved_at = time.monotonic()
         diverged = False
         while self.step < self.total_steps and not diverged:
             row = self._train_step()
-            if self._is_due(self.eval_every):
-                row |= self._validate()
-            if self._is_due(self.settings.render_every) and self.step < self.total_steps:
-                self._render(writer, last=False)
-            if row:
+            validates = self._is_due(self.eval_every)
+            renders = self._is_due(self.settings.render_every) and self.step < self.total_steps
+            if row or validates or renders:
                 diverged = not self._is_finite()
+            if validates and not diverged:
+                row |= self._validate()
+                diverged = not self._is_finite()
+            if renders and not diverged:
+                self._render(writer)
+            if row:
                 self._write(writer, row)
             if diverged or self.step == self.total_steps:
                 continue
@@ -158,6 +141,9 @@ class Trainer:
                 should_stop(), time.monotonic() - saved_at >= self.settings.checkpoint_seconds
             )
             if stop or due:
+                diverged = not self._is_finite()
+                if diverged:
+                    continue
                 with self.clock.section("records"):
                     writer.checkpoint(self._state())
                 saved_at = time.monotonic()
@@ -175,11 +161,12 @@ class Trainer:
 
     def _train_step(self) -> dict[str, float]:
         """One optimizer step; returns its row of metrics, empty where the step is not logged."""
-        moment = Moment(self.step + 1, logged=(self.step + 1) % self.settings.log_every == 0)
+        logged = (self.step + 1) % self.settings.log_every == 0
+        moment = Moment(self.step + 1, logged, summed=not self.settings.zero_grad)
         batches = [self._take_batch() for _ in range(self.settings.accumulate)]
         loss, metrics = self._backward(batches)
         self._probe(lambda probe: probe.before_step(moment))
-        self._update(batches)
+        moment.clip = self._update(batches)
         self.step += 1
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -230,24 +217,29 @@ class Trainer:
         total, *averages = self.processes.average(self.model.parameters(), [total, *metrics.values()])
         return total, dict(zip(metrics, averages, strict=True))
 
-    def _update(self, batches: list[Batch]) -> None:
-        """The optimizer's step; a two-step one takes its second gradients on the same batches with the same noise."""
+    def _update(self, batches: list[Batch]) -> Tensor | None:
+        """The optimizer's step; a two-step one takes its second gradients on the same batches with the same noise.
+
+        Returns the factor that clipping put on the gradients of the step.
+        """
+        factor = self._clip()
 
         def again() -> Tensor:
+            nonlocal factor
             loss, _ = self._backward(batches)
-            self._clip()
+            factor = self._clip()
             return loss
 
-        self._clip()
         if self.able.two_step:
             self.optimizer.step(again)  # type: ignore[arg-type]
         else:
             self.optimizer.step()
+        return factor
 
-    def _clip(self) -> None:
-        if self.settings.clip_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+    def _clip(self) -> Tensor | None:
+        if self.settings.clip_norm is None:
+            return None
+        return clip((p for group in self.optimizer.param_groups for p in group["params"]), self.settings.clip_norm)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.settings.precision == "bfloat16"
@@ -280,22 +272,37 @@ class Trainer:
             self.optimizer.train()  # type: ignore[attr-defined]
 
     @contextlib.contextmanager
-    def _measuring(self) -> Iterator[nn.Module]:
-        """The model as it is measured: eval mode, float32, no gradients, off the training clock."""
+    def _measuring(self, weights: Mapping[str, Tensor] | None = None) -> Iterator[nn.Module]:
+        """The model as it is measured: eval mode, float32, no gradients, off the training clock.
+
+        Where it is not the weights trained that are measured, batch-norm statistics are recalculated for those that
+        are, and put back (vrbench.recalibration). `weights` that were taken in here hold them: put in once the
+        optimizer is in the mode they were taken in, they are measured as they are, and stay in as the run's last.
+        """
         self._synchronise()
-        with self.clock.section("eval"), torch.no_grad():
+        with self.clock.section("eval"), torch.no_grad(), contextlib.ExitStack() as stack:
             if self.able.train_eval:
                 self.optimizer.eval()  # type: ignore[attr-defined]
             model = self.measured_model.eval()
+            if weights is not None:
+                model.load_state_dict(weights)
+            elif self.recalibrates:
+                stack.enter_context(recalibrated(model, self.task, self.streams, self.step, self._in_format))
             yield model
             self._synchronise()
+        if weights is None:
             self._train_mode()
+
+    def validation_metrics(self) -> set[str]:
+        """The keys of a validation, found by one of the weights as they are; no number of the run is changed."""
+        with self._measuring() as model:
+            return {f"val/{key}" for key in self.task.evaluate(model, "val")}
 
     def _validate(self) -> dict[str, float]:
         with self._measuring() as model:
             metrics = self.task.evaluate(model, "val")
             self.validation = {f"val/{key}": float(value) for key, value in metrics.items()}
-            if self._is_better(self.validation[self.task.metric]):
+            if self._is_finite() and self._is_better(self.validation[self.task.metric]):
                 self.best = {"step": self.step, "metrics": dict(self.validation)}
                 self.best_weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
         return self.validation
@@ -308,40 +315,39 @@ class Trainer:
         best = self.best["metrics"][self.task.metric]
         return bool(value > best if self.task.direction == "max" else value < best)
 
-    def _render(self, writer: RunWriter, *, last: bool) -> None:
+    def _render(self, writer: RunWriter) -> None:
         if hasattr(self.task, "render"):
             with self._measuring() as model:
-                writer.image(self.step, self.task.render(model), last=last)
+                writer.image(self.step, self.task.render(model), last=False)
 
     # ---- what is written --------------------------------------------------------------------------------------------
 
     def _write(self, writer: RunWriter, row: dict[str, float]) -> None:
-        seconds = self.clock.seconds
-        steps, since = self.step - self._mark[0], seconds["train"] - self._mark[1]
-        times = {"time/probe_share": seconds["probe"] / max(seconds["train"] + seconds["probe"], 1e-9)}
-        if steps and since > 0:
-            rate = steps / since
-            times["time/steps_per_s"] = rate
-            for unit, count in self.task.units_per_batch.items():
-                times[f"time/{unit}_per_s"] = rate * count * self.settings.accumulate
-        self._mark = (self.step, seconds["train"])
+        units = {unit: count * self.settings.accumulate for unit, count in self.task.units_per_batch.items()}
+        times = self.clock.end_lap(self.step, units)
         epoch = self.step * self.settings.accumulate / self.task.batches_per_epoch
         with self.clock.section("records"):
             writer.log({"step": self.step, "epoch": epoch, **row, **times})
 
     def _summarise(self, writer: RunWriter, diverged: bool) -> dict[str, Any]:
-        """Evaluate the best weights on the test split (its one use), draw the last picture, gather the numbers."""
+        """Evaluate the best weights on the test split (its one use), draw the last picture, gather the numbers.
+
+        A run that is not to read the test split (a search's trial) draws no last picture either: neither is for
+        whoever chooses.
+        """
         test: dict[str, float] = {}
-        if not diverged and self.best:
-            self.measured_model.load_state_dict(self.best_weights)
-            with self._measuring() as model:
+        test_read = self.settings.evaluate_test and not diverged and bool(self.best)
+        if test_read:
+            with self._measuring(self.best_weights) as model:
                 test = {f"test/{key}": float(value) for key, value in self.task.evaluate(model, "test").items()}
-            self._render(writer, last=True)
+                if hasattr(self.task, "render"):
+                    writer.image(self.step, self.task.render(model), last=True)
         seconds = self.clock.seconds
         return {
             "status": "diverged" if diverged else "finished",
             "metrics": {**self.validation, **test},
             "best": self.best or {"step": None, "metrics": {}},
+            "test_read": test_read,
             "steps": min(int(self._finite_steps) + 1, self.step) if diverged else self.step,
             "primary": {"metric": self.task.metric, "direction": self.task.direction},
             "seconds": {key: seconds[key] for key in ("train", "eval", "probe")},
@@ -386,8 +392,8 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         if hasattr(self.task, "load_state_dict"):
             self.task.load_state_dict(state["task"])
-        for name, probe in self.probes.items():
-            probe.load_state_dict(state["probes"][name])
+        for name in self.probes.keys() & state["probes"].keys():  # a run may go on with other probes
+            self.probes[name].load_state_dict(state["probes"][name])
         self.validation, self.best = state["validation"], state["best"]
         self.best_weights = state["best_weights"]
         self._finite_steps.fill_(self.step)
