@@ -18,10 +18,11 @@ from toy import ToyTask
 from optimizers.vradam import VRAdam
 from optimizers.vrsgd import VRSGD
 from vrbench import curvature
+from vrbench.cadence import Cadence
 from vrbench.contracts import Moment, RunInfo, Training
 from vrbench.preconditioners import critical_curvature, edge_of
 from vrbench.randomness import Streams
-from vrbench.stability import Cadence, EdgeOfStability, as_trained, oscillation
+from vrbench.stability import EdgeOfStability, as_trained, oscillation
 
 OPTIONS: dict[str, Any] = {
     "tier": "standard",
@@ -157,6 +158,12 @@ class SignDescent(torch.optim.SGD):
             p.data.sub_(self.param_groups[0]["lr"] * p.grad.sign())
 
 
+def test_an_optimizer_that_climbs_has_no_threshold() -> None:
+    for make in (torch.optim.Adam, lambda p, **o: torch.optim.SGD(p, momentum=0.9, **o)):
+        assert edge_of(*stepped(lambda p, m=make: m(p, lr=1e-3), 3)) is not None
+        assert edge_of(*stepped(lambda p, m=make: m(p, lr=1e-3, maximize=True), 3)) is None
+
+
 class SaysItself(torch.optim.SGD):
     def stability(self) -> tuple[float, list[Tensor]]:
         return 7.0, [torch.full((3,), 4.0)]
@@ -278,7 +285,7 @@ def test_oscillation_index_and_cadence(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = Cadence(every=10, max_share=None)
     assert [step for step in range(1, 26) if fixed.is_due(step, step == 25)] == [10, 20, 25]
     clock = [0.0]
-    monkeypatch.setattr("vrbench.stability.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("vrbench.cadence.time.perf_counter", lambda: clock[0])
     shared = Cadence(every=None, max_share=0.1)
     due = []
     for step in range(1, 101):  # steps of 1 s, measurements of 2 s, one evaluation of 50 s that counts for nothing

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -73,8 +73,26 @@ def critical_curvature(beta: float, direct: float, via: float, gain: float) -> f
     return 2 * (1 + beta) / (direct * (1 + beta) + via * gain)
 
 
+def clipped(edge: Edge, factor: float) -> Edge | None:
+    """The edge of a step that was taken with c·g in the gradient's place; None where c is 0 or not finite.
+
+    All laws here are linear in the gradient, so that the step's curvature is c·h: rate · c · h / P is at its edge where
+    h / P is at the old threshold over c. c = min(1, clip_norm/‖g‖) is held still as P is, though it too follows the
+    gradient; and what momentum remembers was scaled by the factors of earlier steps: with β = 0.9 the edge is exact
+    only where c has changed little over some ten steps.
+    """
+    if not 0 < factor < math.inf:
+        return None
+    return replace(edge, threshold=edge.threshold / factor)
+
+
 def law_of(state: Mapping[str, Any], group: Mapping[str, Any], gradient: Tensor) -> Law | None:
-    """The law of one tensor's last step, from the optimizer's `state` after it and its `group`; None when unknown."""
+    """The law of one tensor's last step, from the optimizer's `state` after it and its `group`; None when unknown.
+
+    An optimizer that maximizes has none: the curvature of the loss is not that of what it descends.
+    """
+    if group.get("maximize"):
+        return None
     if {"exp_avg", "exp_avg_sq", "step"} <= state.keys() and "betas" in group:
         return _adam(state, group, gradient)
     if "square_avg" in state and "alpha" in group:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import statistics
-import time
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -23,10 +21,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 
 from vrbench import curvature
+from vrbench.cadence import Cadence
 from vrbench.contracts import Batch, Moment, Training
 from vrbench.curvature import Eigenpairs, GaussNewtonOperator, HessianOperator, Operator
 from vrbench.norms import norm
-from vrbench.preconditioners import Edge, edge_of
+from vrbench.preconditioners import Edge, clipped, edge_of
 
 TIERS = ("cheap", "standard", "full")
 MATRICES = ("hessian", "ggn")
@@ -37,6 +36,8 @@ COLD_TOLERANCE = 1e-3
 CHEAP, OFTEN, SELDOM = 6, 3, 9
 """A warm solve also searches from a new vector, should all the last eigenvectors have been overtaken: one in `OFTEN`
 where the last solve took `CHEAP` products at most, else one in `SELDOM`; two solves of a measurement take turns."""
+STARTS = 3
+"""Vectors that a solve keeps for the next to start from, where it is not asked for more."""
 NOISE = 0.3
 """Part of a random direction in that vector, beside the gradient's 1."""
 
@@ -77,9 +78,8 @@ class EdgeOfStability:
         _check(0 < tolerance < 1, f"tolerance={tolerance}: give a number between 0 and 1")
         counts = {"size": size, "microbatch": microbatch, "max_products": max_products, "top_k": top_k}
         counts |= {"trace_samples": trace_samples, "minibatch": minibatch}
-        if every is not None:
-            counts["every"] = every
-        for name, value in counts.items():
+        cadence = {} if every is None else {"every": every}
+        for name, value in {**counts, **cadence}.items():
             whole = isinstance(value, int) and not isinstance(value, bool)
             _check(whole and value >= 1, f"{name}={value}: give a whole number of at least 1")
         self.tier = tier
@@ -92,6 +92,7 @@ class EdgeOfStability:
         self.minibatch = minibatch
         self.matrix = matrix
         self.cadence = Cadence(every, max_share)
+        self._settings = {"tier": tier, **counts, "tolerance": tolerance, "matrix": matrix}
         self._vectors: dict[str, Tensor] = {}
         self._solves: dict[str, tuple[int, int]] = {}
         self._losses: deque[float] = deque(maxlen=LOSSES_WATCHED)
@@ -149,8 +150,9 @@ class EdgeOfStability:
             return row
 
     def state_dict(self) -> dict[str, Any]:
-        """Vectors to start from, losses watched, and the clock."""
+        """Vectors to start from, losses watched, the clock, and the settings that they were made under."""
         return {
+            "settings": dict(self._settings),
             "vectors": dict(self._vectors),
             "solves": dict(self._solves),
             "losses": list(self._losses),
@@ -159,26 +161,32 @@ class EdgeOfStability:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the same vectors, losses and clock."""
-        self._vectors = {name: rows.to(self._training.device) for name, rows in state["vectors"].items()}
-        self._solves = {name: (count, cost) for name, (count, cost) in state["solves"].items()}
-        self._losses = deque(state["losses"], maxlen=LOSSES_WATCHED)
-        self._watched = state["watched"]
+        """Go on with the same vectors, losses and clock.
+
+        A run may be resumed under other settings. Losses of another probe set are dropped, and with them, or of another
+        matrix, the vectors to start from; `top_k` vectors and no fewer than three are used of those that there are.
+        Costs of measurements of another kind say nothing of those to come; the time that they took was spent.
+        """
+        made = state.get("settings", {})
+        same_losses = made.get("size") == self.size
+        if same_losses:
+            self._losses = deque(state["losses"], maxlen=LOSSES_WATCHED)
+            self._watched = state["watched"]
+        if same_losses and made.get("matrix") == self.matrix and self.tier != "cheap":
+            size = sum(p.numel() for p in self._parameters)
+            for name, rows in state["vectors"].items():
+                if rows.shape[1] == size and bool(rows.isfinite().all()):
+                    self._vectors[name] = rows[: max(self.top_k, STARTS)].to(self._training.device)
+                    self._solves[name] = tuple(state["solves"][name])
         self.cadence.load_state_dict(state["cadence"])
+        if made != self._settings:
+            self.cadence.forget_costs()
 
     # ---- measuring --------------------------------------------------------------------------------------------------
 
     def _measure(self, moment: Moment) -> dict[str, float]:
         """One row of curvature; empty where the loss or its derivatives are not finite any more."""
-        training = self._training
-        edge = edge_of(training.optimizer, self._before)
-        if edge is None and not self._warned:
-            self._warned = True
-            name = type(training.optimizer).__name__
-            warnings.warn(
-                f"probe.eos: the law of {name}'s step {moment.step} is not known: sharpness without a threshold",
-                stacklevel=2,
-            )
+        training, edge = self._training, self._edge(moment)
         generator = training.streams.generator("probe", moment.step)
         with as_trained(training.model, training.device):
             operator = self._operator(self._batches)
@@ -189,6 +197,22 @@ class EdgeOfStability:
             except ArithmeticError:
                 return {}
         return row | {"eos/hvps": float(operator.products)}
+
+    def _edge(self, moment: Moment) -> Edge | None:
+        """The edge for the step just taken; None where there is none, which is said once, with the reason."""
+        edge = None
+        if moment.summed:
+            reason = "trainer.zero_grad=false: steps follow the sum of all gradients so far, of which no law speaks"
+        else:
+            edge = edge_of(self._training.optimizer, self._before)
+            reason = f"the law of {type(self._training.optimizer).__name__}'s step {moment.step} is not known"
+        if edge is not None and moment.clip is not None:
+            edge = clipped(edge, float(moment.clip))
+            reason = f"step {moment.step} was clipped by a factor of {float(moment.clip):g}"
+        if edge is None and not self._warned:
+            self._warned = True
+            warnings.warn(f"probe.eos: {reason}: sharpness without a threshold", stacklevel=2)
+        return edge
 
     def _edge_row(
         self, operator: HessianOperator | GaussNewtonOperator, edge: Edge | None, generator: torch.Generator
@@ -223,6 +247,7 @@ class EdgeOfStability:
             (downhill + noise)[None] if last is None else last,
             fresh=generic if last is not None and explore else None,
             k=k,
+            keep=STARTS,
             tol=self.tolerance if last is not None else min(self.tolerance, COLD_TOLERANCE),
             max_products=self.max_products,
             generator=generator,
@@ -280,66 +305,6 @@ class EdgeOfStability:
     def _loss(self) -> float:
         with as_trained(self._training.model, self._training.device), torch.no_grad():
             return float(sum(weight * self._batch_loss(i, batch) for i, (weight, batch) in enumerate(self._batches)))
-
-
-class Cadence:
-    """When to measure: every N steps, under a share of the time. The first is never held back: its cost is unknown.
-
-    The time of the steps is their median times their number, so that evaluation and checkpoints between them do not
-    count; the cost of a measurement is the highest of the last few, with all that follows from it.
-    """
-
-    def __init__(self, every: int | None, max_share: float | None) -> None:
-        self.every = every
-        self.max_share = max_share
-        self.steps = 0
-        self.spent = 0.0
-        self._costs: deque[float] = deque(maxlen=4)
-        self._spent_before = 0.0
-        self._durations: deque[float] = deque(maxlen=101)
-        self._since: tuple[float, float] | None = None
-
-    def is_due(self, step: int, is_last: bool) -> bool:
-        """Whether to measure after this step. Asked once a step, before it."""
-        now = time.perf_counter()
-        if self._since is not None:
-            self._durations.append(max(0.0, now - self._since[0] - (self.spent - self._since[1])))
-        self._since = now, self.spent
-        self.steps += 1
-        if self.every is not None and step % self.every != 0 and not is_last:
-            return False
-        cost = max([*self._costs, self.spent - self._spent_before])
-        after = self.spent + cost
-        training = statistics.median(self._durations) * self.steps if self._durations else 0.0
-        if self.max_share is not None and self.spent > 0 and after > self.max_share * (after + training):
-            return False
-        if self.spent > 0:
-            self._costs.append(self.spent - self._spent_before)
-        self._spent_before = self.spent
-        return True
-
-    @contextlib.contextmanager
-    def spending(self) -> Iterator[None]:
-        """Book the time inside the block."""
-        began = time.perf_counter()
-        yield
-        self.spent += time.perf_counter() - began
-
-    def state_dict(self) -> dict[str, Any]:
-        """What was spent, and on how many steps."""
-        return {
-            "steps": self.steps,
-            "spent": self.spent,
-            "spent_before": self._spent_before,
-            "costs": list(self._costs),
-            "durations": list(self._durations),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.steps, self.spent, self._spent_before = state["steps"], state["spent"], state["spent_before"]
-        self._costs.extend(state["costs"])
-        self._durations.extend(state["durations"])
 
 
 def oscillation(losses: list[float]) -> float:
