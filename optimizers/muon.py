@@ -30,7 +30,8 @@ def muon(
     Muon orthogonalises the update of a matrix (K. Jordan et al. 2024; arXiv 2502.16982 scales it). Parameters with two
     or more dimensions get it, kernels of convolutions as (out, in*k*k) matrices; vectors and scalars get AdamW with the
     `adamw_*` settings. A group that states `use_muon` itself is kept whole: that is the way to put embeddings and
-    output layers on AdamW, as Muon's authors advise. `lr` of a given group goes to its matrices alone.
+    output layers on AdamW, as Muon's authors advise. What a group states for itself (`lr`, `weight_decay`) holds for
+    all of its parameters; `lr` and `weight_decay` here are for the matrices of groups that state none.
 
     Raises:
         ValueError: there are no parameters, or a hyperparameter is out of range.
@@ -68,6 +69,5 @@ def by_shape(group: dict[str, Any]) -> list[dict[str, Any]]:
     settings = {name: value for name, value in group.items() if name != "params"}
     matrices = [p for p in params if p.ndim >= 2]
     others = [p for p in params if p.ndim < 2]
-    rest = {name: value for name, value in settings.items() if name != "lr"}
-    parts = [{**settings, "params": matrices, "use_muon": True}, {**rest, "params": others, "use_muon": False}]
+    parts = [{**settings, "params": matrices, "use_muon": True}, {**settings, "params": others, "use_muon": False}]
     return [part for part in parts if part["params"]]

@@ -157,6 +157,35 @@ def test_groups_have_their_own_rate(config: str) -> None:
 
 
 @each
+@pytest.mark.parametrize("shape", [(), (1,), (3,)], ids=str)
+def test_a_tasks_group_keeps_its_own_rate_and_decay(config: str, shape: tuple[int, ...]) -> None:
+    """A task gives a scalar of its own (log Z, say) a rate beside the optimizer's, and no decay: both hold as given."""
+    decays = dict.fromkeys(without_decay(config), 0.3)
+    moved = []
+    for lr in (1e-4, 3e-4):
+        params, loss = quadratic()
+        own = torch.ones(shape, dtype=torch.float64, requires_grad=True)
+        groups = [{"params": params}, {"params": [own], "lr": lr, "weight_decay": 0.0}]
+        optimizer = build(config, groups, **decays)
+        (group,) = [g for g in optimizer.param_groups if any(p is own for p in g["params"])]
+        assert float(group["lr"]) == lr
+        assert [p.shape for p in group["params"]] == [shape]
+        able = capabilities(optimizer)
+        for _ in range(3):
+            advance(optimizer, lambda: loss() + own.square().sum(), able)  # noqa: B023
+        moved.append(float((1 - own.detach()).abs().max()))
+        still = own.detach().clone()
+        optimizer = build(
+            config, [{"params": quadratic()[0]}, {"params": [own], "lr": lr, "weight_decay": 0.0}], **decays
+        )
+        for _ in range(3):
+            advance(optimizer, lambda: 0 * own.square().sum(), able)  # noqa: B023
+        assert torch.equal(own, still), "weight decay reached it"
+    assert moved[0] > 0
+    assert moved[1] / moved[0] == pytest.approx(3, rel=0.02)
+
+
+@each
 def test_obeys_a_scheduler(config: str) -> None:
     params, loss = quadratic()
     optimizer = build(config, params, **without_decay(config))
@@ -338,7 +367,7 @@ def test_muon_splits_by_shape() -> None:
     optimizer = build("muon", [{"params": list(model.parameters())[:2], "lr": 0.5}, {"params": model[3].weight},
                                {"params": [model[3].bias], "use_muon": False}])  # fmt: skip
     kinds = [(g["use_muon"], [p.ndim for p in g["params"]], g["lr"]) for g in optimizer.param_groups]
-    assert kinds == [(True, [4], 0.5), (False, [1], 1e-3), (True, [2], 0.02), (False, [1], 1e-3)]
+    assert kinds == [(True, [4], 0.5), (False, [1], 0.5), (True, [2], 0.02), (False, [1], 1e-3)]
     with pytest.raises(ValueError, match="params is empty"):
         build("muon", [])
 
