@@ -5,7 +5,7 @@
 runs.csv         one row a confirmed run: choices, seed, status, validation at its best, test, seconds
 searches.json    every search: budget, space, trials, the best one, and whether it lies on an edge
 tables.md        the tables of vrbench-report: every arm, VRAdam against each rival, ablations
-verdicts.json    the same rows in full precision
+verdicts.json    the same rows in full precision, and what was tuned for each arm of each study
 paper.md         Table 1, Table 4 and Figure 2 beside the published figures
 provenance.json  commits, versions, machine class, seeds and commands of the runs
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.records import write_json, write_whole
-from vrbench.report import paper, tables
+from vrbench.report import formats, paper, tables
 from vrbench.report.arms import Arm, collect
 from vrbench.report.compare import Smallest, compare, pick
 
@@ -38,7 +38,7 @@ def run_rows(study: str, arms: Sequence[Arm]) -> Iterator[dict[str, Any]]:
                 "task": arm.task,
                 "model": arm.model,
                 "optimizer": arm.optimizer,
-                "settings": tables.settings(arm),
+                "settings": arm.settings_told,
                 "seed": run.manifest["seed"],
                 "id": run.manifest["id"],
                 "status": run.status,
@@ -54,9 +54,9 @@ def run_rows(study: str, arms: Sequence[Arm]) -> Iterator[dict[str, Any]]:
 def provenance(studies: Sequence[Path]) -> dict[str, Any]:
     """What the manifests of all runs agree on, and where they differ."""
     manifests = [json.loads(path.read_bytes()) for study in studies for path in sorted(study.glob("**/manifest.json"))]
-    keys = ("git", "versions", "machine")
-    kinds = {key: [json.loads(kind) for kind in sorted({json.dumps(m[key], sort_keys=True) for m in manifests})]
-             for key in keys}  # fmt: skip
+    keys = ("git", "vrbench_git", "versions", "machine")
+    said = {key: {json.dumps(m[key], sort_keys=True) for m in manifests if key in m} for key in keys}
+    kinds = {key: [json.loads(kind) for kind in sorted(found)] for key, found in said.items()}
     commands = sorted({" ".join(["vrbench", *m["command"][1:]]) for m in manifests})
     started = sorted(m["started"] for m in manifests)
     seeds = sorted({m["seed"] for m in manifests})
@@ -95,11 +95,15 @@ def main() -> None:
     write_json(output / "searches.json", {study.name: held for study in studies if (held := searches(study))})
     write_json(output / "provenance.json", provenance(studies))
 
-    text, records = [f"# Tables of the `{scale}` scale", ""], {}
+    text = [f"# Tables of the `{scale}` scale", ""]
+    records: dict[str, Any] = {}
+    tuned: dict[str, list[dict[str, Any]]] = {}
     for study, found in arms.items():
         made = tables.summary(found)
-        text += [f"## {study}", "", tables.markdown(made)]
+        text += [f"## {study}", "", formats.markdown(made)]
         records[study] = made.records
+        if made.appendix is not None:
+            tuned[study] = made.appendix.records
         if study != "table1":
             continue
         ours = pick(found, OURS)
@@ -108,10 +112,10 @@ def main() -> None:
             couples = [(ours[key], theirs[key]) for key in ours if key in theirs]
             judged = compare(couples, "test", Smallest())
             made = tables.comparison(judged, OURS, rival, "test", Smallest(), "bootstrap-t")
-            text += [f"### {OURS} against {rival}", "", tables.markdown(made)]
+            text += [f"### {OURS} against {rival}", "", formats.markdown(made)]
             records[f"{OURS} against {rival}"] = made.records
     write_whole(output / "tables.md", lambda file: file.write("\n".join(text).encode()))
-    write_json(output / "verdicts.json", records)
+    write_json(output / "verdicts.json", {**records, "tuned": tuned})
     answering = [arm for study, found in arms.items() for arm in found if not study.startswith("ablations")]
     paper.write(answering, output / "paper.md")
     print(f"{len(rows)} runs → {output}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vrbench.records import identify, write_json
+from vrbench.records import write_json
+from vrbench.runs.identity import identify
 
 
 def make_run(
@@ -28,18 +29,29 @@ def make_run(
     status: str = "finished",
     seconds: float = 2.0,
     rows: int = 3,
+    overrides: Mapping[str, Any] | None = None,
+    choices: Mapping[str, str] | None = None,
+    data: Mapping[str, str] | None = None,
+    follows_seed: Sequence[str] = (),
+    code: Mapping[str, Mapping[str, str]] | None = None,
+    code_changes: Sequence[Mapping[str, Any]] = (),
+    tuned: Mapping[str, Any] | None = None,
+    test_read: bool = True,
+    schema: int = 2,
+    **manifest_too: Any,
 ) -> Path:
     """Write one run folder whose validation and test metric are `value`; returns the folder.
 
-    `settings` are keys of the optimizer. `metrics.jsonl` has `rows` rows, the last one at `value`; `status` is
-    `finished`, `diverged` or `unfinished`.
+    `settings` are keys of the optimizer, `overrides` any keys written with dots. `metrics.jsonl` has `rows` rows, the
+    last one at `value`; `status` is `finished`, `diverged` or `unfinished`. `test_read=False` is a search's trial.
+    Schema 1 leaves out what its manifests did not have; further keywords go into the manifest as they are.
     """
-    config = {
+    config: dict[str, Any] = {
         "seed": seed,
         "study": study,
         "results_dir": str(root),
         "force": False,
-        "trainer": {"epochs": 1, "device": "cpu", "threads": 1},
+        "trainer": {"epochs": 1, "evaluate_test": test_read, "device": "cpu", "threads": 1},
         "schedule": {"_target_": "vrbench.schedules.constant", "_partial_": True},
         "model": {"_target_": f"vrbench.models.{model}"},
         "optimizer": {"_target_": f"optimizers.{optimizer}", "lr": 0.001, **(settings or {})},
@@ -47,20 +59,30 @@ def make_run(
         "logger": {},
         "task": {"_target_": f"tasks.{task}", "name": task},
     }
-    run_id, arm = identify(config)
+    for key, setting in (overrides or {}).items():
+        *above, last = key.split(".")
+        node = config
+        for part in above:
+            node = node.setdefault(part, {})
+        node[last] = setting
+    if schema == 1:
+        del config["trainer"]["evaluate_test"]
+    identity = identify(config, follows_seed=follows_seed, data=data or {})
+    run_id, arm = (identity.id[:8], identity.arm[:8]) if schema == 1 else (identity.id, identity.arm)
     name = f"{task}-{model}-{optimizer.replace('/', '_')}-s{seed}-{run_id}"
     folder = root / study / name
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    choices = {"task": task, "model": model, "optimizer": optimizer, "schedule": "constant", "probe": "none"}
-    manifest = {
+    chosen = {"task": task, "model": model, "optimizer": optimizer, "schedule": "constant", "trainer": "default",
+              "probe": "none", **(choices or {})}  # fmt: skip
+    manifest: dict[str, Any] = {
         "id": run_id,
         "arm": arm,
         "name": name,
         "study": study,
         "seed": seed,
-        "choices": choices,
-        "schema": 1,
+        "choices": chosen,
+        "schema": schema,
         "status": "running" if status == "unfinished" else status,
         "started": "2026-01-01T00:00:00+00:00",
         "command": ["vrbench"],
@@ -69,6 +91,16 @@ def make_run(
         "machine": {"device": "cpu", "threads": 1, "cpu": "x86_64", "system": "Linux"},
         "peak_memory_bytes": 10**9,
     }
+    if schema > 1:
+        manifest |= {
+            "follows_seed": list(follows_seed),
+            "data": dict(data or {}),
+            "code": dict(code or {}),
+            "code_changes": list(code_changes),
+            "tuned": tuned,
+            "vrbench_git": manifest["git"],
+        }
+    manifest |= manifest_too
     write_json(folder / "manifest.json", manifest)
     lines = []
     for row in range(1, rows + 1):
@@ -80,13 +112,16 @@ def make_run(
     if status != "unfinished":
         ended = status == "finished" and math.isfinite(value)
         validation = {"val/loss": 1 / rows, f"val/{metric}": value}
-        summary = {
+        test = {"test/loss": 1 / rows, f"test/{metric}": value}
+        summary: dict[str, Any] = {
             "status": status,
-            "metrics": {**validation, **({"test/loss": 1 / rows, f"test/{metric}": value} if ended else {})},
+            "metrics": {**validation, **(test if ended and test_read else {})},
             "best": {"step": 10 * rows, "metrics": validation} if ended else {"step": None, "metrics": {}},
             "steps": 10 * rows,
             "primary": {"metric": f"val/{metric}", "direction": direction},
             "seconds": {"train": seconds, "eval": 0.5, "probe": 0.25},
         }
+        if schema > 1:
+            summary["test_read"] = ended and test_read
         write_json(folder / "summary.json", summary)
     return folder

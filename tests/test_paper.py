@@ -80,7 +80,11 @@ def test_figure2_looks_at_the_gate(tmp_path: Path) -> None:
     run(1, [0.7, 0.8, 0.4, 0.97])
     run(2, [0.7, 0.5, 0.6, 0.7])
     rows = [line for line in written(tmp_path).splitlines() if line.startswith("| vradam")]
-    assert [row.split("|")[-2].strip() for row in rows] == ["same direction", "not the same direction", "not the same direction"]
+    assert [row.split("|")[-2].strip() for row in rows] == [
+        "same direction",
+        "not the same direction",
+        "not the same direction",
+    ]
     assert "0.500 at step 20" in rows[0]
 
 

@@ -21,7 +21,7 @@ import pytest
 from conftest import QUICK
 from made_runs import make_run
 
-from vrbench.report import compare, tables
+from vrbench.report import compare, formats
 from vrbench.report.arms import Arm, collect
 from vrbench.report.compare import Smallest, judge, pair
 from vrbench.report.main import main
@@ -84,8 +84,8 @@ def test_what_arms_leave_out_they_say(tmp_path: Path, capsys: pytest.CaptureFixt
     (arm,) = collect([tmp_path])
     assert [run.status for run in arm.runs] == ["finished"]
     assert capsys.readouterr().err.splitlines() == [
-        "vrbench: left out, with the configuration and seed of another run: 1",
-        "vrbench: pydoc mlp vradam: no run is over, and its metric is not known yet; left out",
+        "vrbench: digits mlp vradam: seed 0 of study made left out: another run has this configuration and seed",
+        "vrbench: pydoc mlp vradam: left out with seed 0: no run is over, and its metric is not known yet",
     ]
 
 
@@ -191,8 +191,8 @@ def test_names_of_arms(tmp_path: Path) -> None:
     assert compare.pick(arms, "vradam lr=0.1") == {("digits", "mlp"): arms[0]}
     with pytest.raises(ValueError, match="adam: no such optimizer or label; there are vradam"):
         compare.pick(arms, "adam")
-    with pytest.raises(ValueError, match="not comparable"):
-        compare.compare([(arms[0], arms[2])], "test", Smallest())
+    (found,) = compare.compare([(arms[0], arms[2])], "test", Smallest())
+    assert str(found.verdict) == "not comparable: metric"
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_one_table_in_four_formats(tmp_path: Path, capsys: pytest.CaptureFixture
     make_run(tmp_path, 0.123456789012345678, optimizer="sgd", seed=11)
     make_run(tmp_path, 0.1, optimizer="sgd", status="unfinished", seed=12)
     shown = {
-        form: report(capsys, "table", tmp_path, "--baseline", "adamw", "--format", form) for form in tables.FORMATS
+        form: report(capsys, "table", tmp_path, "--baseline", "adamw", "--format", form) for form in formats.FORMATS
     }
     rows = json.loads(shown["json"])["rows"]
     assert [row["optimizer"] for row in rows] == ["adamw", "sgd", "vradam"]
@@ -261,38 +261,38 @@ def test_one_table_in_four_formats(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "| accuracy ↑ 0.1235\\* | 2 | 1 | 2 |" in shown["markdown"]
     assert "95 % bootstrap-t interval" in shown["markdown"]
     assert "over the runs that finished" in shown["markdown"]
-    assert "1 unfinished runs are left out" in shown["markdown"]
+    assert "Left out, unfinished: digits mlp sgd, seed 12." in shown["markdown"]
     assert shown["latex"].count(r" \\") == 4
 
 
 NASTY = r"a_b & 50% #1 $x$ ~^\{} | <i>[x](y)* `c` β"
 
 
-def nasty_table() -> tables.Table:
-    return tables.Table(["task", "p"], [[NASTY, "1"], ["two\nlines", "↑ ± − ↓"]], [{"task": NASTY}], [NASTY])
+def nasty_table() -> formats.Table:
+    return formats.Table(["task", "p"], [[NASTY, "1"], ["two\nlines", "↑ ± − ↓"]], [{"task": NASTY}], [NASTY])
 
 
 def test_markdown_is_escaped() -> None:
-    lines = tables.markdown(nasty_table()).splitlines()
+    lines = formats.markdown(nasty_table()).splitlines()
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]} == {3}
     assert lines[2] == r"| a_b \& 50% #1 $x$ \~^\\{} \| \<i\>[x]\(y)\* \`c\` β | 1 |"
     assert lines[3].startswith("| two lines |")
 
 
 def test_latex_is_escaped() -> None:
-    cell = tables.escape_latex(NASTY)
+    cell = formats.escape_latex(NASTY)
     bare = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]|\{[\[\]]\}", "", cell)
     assert not set(bare) & set(r"&%$#_{}\~^<>|`[]")
     assert cell.endswith("U+03B2")
-    assert tables.escape_latex("↑ −") == r"\(\uparrow\) \(-\)"
-    assert r"\begin{tabular}{ll}" in tables.latex(nasty_table())
+    assert formats.escape_latex("↑ −") == r"\(\uparrow\) \(-\)"
+    assert r"\begin{tabular}{ll}" in formats.latex(nasty_table())
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 def test_latex_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made_study(tmp_path, {"digits": 0.02})
     real = report(capsys, "table", tmp_path, "--baseline", "adamw", "--format", "latex")
-    body = f"{real}\n{tables.latex(nasty_table())}"
+    body = f"{real}\n{formats.latex(nasty_table())}"
     document = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{body}\\end{{document}}\n"
     (tmp_path / "x.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]

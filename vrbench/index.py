@@ -9,6 +9,7 @@ that is missing, torn or of another version is made afresh.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -23,15 +24,19 @@ import yaml
 
 from vrbench.records import Run, write_whole
 
-VERSION = 1
+VERSION = 2
 FILE = "index.jsonl"
 
 _KEYS = re.compile(r"^(?=[^\s-])", re.MULTILINE)
 """Where a key of the outermost mapping begins in YAML as PyYAML writes it."""
+_NUMBER = re.compile(r"(\w+): (-?(?:0|[1-9]\d*))(\.\d+(?:e[-+]\d+)?)?\n?")
+"""A number under a plain key: what runs of a search differ in, and need no YAML to be read."""
 
 Row = dict[str, Any]
-"""`directory` (relative to the root), `id`, `arm`, `name`, `study`, `seed`, `status`; the chosen YAMLs (`task`, …); the
-config's leaves (`optimizer.lr`); the final metrics (`val/loss`) and the best ones (`best/val/loss`)."""
+"""`directory` (relative to the root), `id`, `arm`, `name`, `study`, `seed`, `schema`, `status`; the chosen YAMLs
+(`task`, …); the config's leaves (`optimizer.lr`); the final metrics (`val/loss`) and the best ones (`best/val/loss`);
+`test_read` once the run is over. Where the manifest has them: `follows_seed`, `data` and `code_changes` as they are
+there, and of `code` and `tuned`, which many runs have in common, the `digest`. Schema 1 has none of these."""
 
 
 def read_index(root: Path) -> list[Row]:
@@ -97,11 +102,32 @@ def read_row(folder: Path) -> Row:
     except json.JSONDecodeError as error:
         raise ValueError(f"{folder}: manifest.json or summary.json is not JSON ({error})") from error
     row: Row = _config((folder / "config.yaml").read_text(encoding="utf-8"))
-    row |= {key: manifest[key] for key in ("id", "arm", "name", "study", "seed")}
+    row |= {key: manifest[key] for key in ("id", "arm", "name", "study", "seed", "schema")}
     row |= {**manifest["choices"], "status": run.status, "steps": summary.get("steps")}
+    row |= {key: manifest[key] for key in ("follows_seed", "data", "code_changes") if manifest.get(key)}
+    row |= {key: digest(manifest[key]) for key in ("code", "tuned") if manifest.get(key)}
+    if summary:
+        row["test_read"] = has_read_test(summary)
     row |= summary.get("metrics", {})
     row |= {f"best/{key}": value for key, value in summary.get("best", {}).get("metrics", {}).items()}
     return _shared(row)
+
+
+def config_of(row: Row) -> Row:
+    """The leaves of the run's config, by key written with dots."""
+    return {key: value for key, value in row.items() if "." in key.partition("/")[0]}
+
+
+def has_read_test(summary: Mapping[str, Any]) -> bool:
+    """Whether a run has read the test split; schema 1 says it by its metrics alone."""
+    if "test_read" in summary:
+        return bool(summary["test_read"])
+    return any(key.startswith("test/") for key in summary["metrics"])
+
+
+def digest(part: Mapping[str, Any]) -> str:
+    """16 hex digits of a part of a manifest: the same for runs that have it in common."""
+    return hashlib.blake2b(json.dumps(part, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _shared(row: Row) -> Row:
@@ -110,20 +136,30 @@ def _shared(row: Row) -> Row:
 
 
 def _config(text: str) -> Row:
-    """The leaves of a config.yaml. YAML is slow and runs have most lines in common, so it is parsed key by key."""
+    """The leaves of a config.yaml. YAML is slow and runs have most of theirs in common: each part is parsed once."""
     row: Row = {}
     for block in _KEYS.split(text):
-        head, _, body = block.partition("\n")
-        if re.fullmatch(r"\w+:", head) and body.startswith("  "):
-            for part in _KEYS.split(re.sub(r"^  ", "", body, flags=re.MULTILINE)):
-                row |= {f"{head[:-1]}.{key}": value for key, value in _parsed(part).items()}
-        else:
-            row |= _parsed(block)
+        row |= _block(block)
+    return row
+
+
+@lru_cache(maxsize=4096)
+def _block(block: str) -> Row:
+    """The leaves below one key of the outermost mapping."""
+    head, _, body = block.partition("\n")
+    if not (re.fullmatch(r"\w+:", head) and body.startswith("  ")):
+        return _parsed(block)
+    row: Row = {}
+    for part in _KEYS.split(re.sub(r"^  ", "", body, flags=re.MULTILINE)):
+        row |= {f"{head[:-1]}.{key}": value for key, value in _parsed(part).items()}
     return row
 
 
 @lru_cache(maxsize=4096)
 def _parsed(block: str) -> Row:
+    if number := _NUMBER.fullmatch(block):
+        key, whole = number[1], number[2]
+        return {key: int(whole) if number[3] is None else float(whole + number[3])}
     return dict(_leaves(yaml.load(block, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}, ""))
 
 
@@ -131,7 +167,7 @@ def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
-        elif not str(key).startswith("_"):
+        else:
             yield f"{prefix}{key}", value
 
 

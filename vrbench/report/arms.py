@@ -7,37 +7,77 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from vrbench.index import Row, read_index, read_row
-from vrbench.records import NOT_IDENTITY, OVER, Run
+from vrbench.records import OVER, Run
+from vrbench.report.leaves import CHOICES, canonical, identity_of, plain
+from vrbench.runs.source import changed_since
 
-CHOSEN = ("task", "model", "optimizer")
-STANDING = ("schedule", "trainer", "probe")
-"""Groups whose choice stands for the leaves that come with it."""
+
+@dataclass(frozen=True)
+class Code:
+    """The source files and libraries that some runs ran; one object for all runs that ran the same."""
+
+    run: Run
+    """One of them, whose manifest has it in full."""
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """Hash or version by file or library: `{"optimizers/vradam.py": "1a2b…", "torch": "2.14.1"}`."""
+        code = self.run.manifest["code"]
+        return {**code.get("files", {}), **code.get("libraries", {})}
+
+    @cached_property
+    def changed(self) -> tuple[str, ...]:
+        """What of it is not so any more: `("optimizers/vradam.py",)`."""
+        return tuple(changed_since(self.run.manifest["code"]))
 
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one configuration, which differ in the seed alone."""
+    """The runs of one configuration, which differ in the seed alone and in what follows it."""
 
     task: str
     model: str
     optimizer: str
     settings: dict[str, str]
-    """What tells this arm from others of the same task, model and optimizer: `{"optimizer.lr": "0.001"}`."""
+    """What tells this arm from others of the same task and model: `{"optimizer.lr": "0.001"}`."""
     metric: str
     """The task's primary metric without its split: `accuracy`."""
     direction: Literal["min", "max"]
     runs: list[Run] = field(repr=False)
     """One run a seed, sorted by seed; unfinished ones among them."""
+    identity: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The leaves and choices that decide its numbers (`leaves.identity_of`)."""
+    hash: str = ""
+    """The arm's hash in the manifests."""
+    codes: dict[int, Code] = field(default_factory=dict, repr=False)
+    """By seed, the code of the runs that are over; without those whose manifest does not say."""
+    went_on: dict[int, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
+    """By seed, the steps at which a run was knowingly gone on with, with other code."""
+    unread: frozenset[int] = frozenset()
+    """Seeds whose runs are over and were not to read the test split, as a search's trials: they have no test value."""
+    tuned: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """How a confirmation's configuration was found, as its manifests say it; empty where it was not tuned."""
 
     @property
     def label(self) -> str:
         """The optimizer and its settings: `vradam lr=0.001`."""
         parts = [f"{key.removeprefix('optimizer.')}={value}" for key, value in self.settings.items()]
         return " ".join([self.optimizer, *parts])
+
+    @property
+    def settings_told(self) -> str:
+        """The settings as the command line would say them: `optimizer.lr=0.001 schedule=constant`."""
+        return " ".join(f"{key}={value}" for key, value in self.settings.items())
+
+    @property
+    def name(self) -> str:
+        """Task, model and label: `digits mlp vradam lr=0.001`."""
+        return f"{self.task} {self.model} {self.label}"
 
     @property
     def over(self) -> list[Run]:
@@ -52,15 +92,19 @@ class Arm:
     def by_seed(self, key: str) -> dict[int, float]:
         """Each seed's number, for the runs that are over; nan where the run diverged or has no such number.
 
-        `test/accuracy` and the like are the final metrics; `best/val/accuracy` is read at the best validation.
+        `test/accuracy` and the like are the final metrics; `best/val/accuracy` is read at the best validation. Runs
+        that were not to read the test split have no test value, and are not in the answer.
         """
         found = {}
         for run in self.over:
             assert run.summary is not None
+            seed = int(run.manifest["seed"])
+            if key.startswith("test/") and seed in self.unread:
+                continue
             metrics = run.summary["best"]["metrics"] if key.startswith("best/") else run.summary["metrics"]
             value = metrics.get(key.removeprefix("best/"))
             known = value is not None and run.status == "finished"
-            found[int(run.manifest["seed"])] = float(value) if known else math.nan
+            found[seed] = float(value) if known else math.nan
         return found
 
     @property
@@ -69,42 +113,74 @@ class Arm:
         return [float(run.summary["seconds"]["train"]) for run in self.over if run.summary and run.status == "finished"]
 
 
+Member = tuple[Run, Row]
+
+
+@dataclass
+class _Group:
+    """The runs of one configuration while they are gathered."""
+
+    first: Row
+    trial: bool
+    members: dict[int, Member] = field(default_factory=dict)
+    twice: dict[str, list[int]] = field(default_factory=dict)
+    """Seeds that are left out, by study."""
+
+    def add(self, run: Run, row: Row) -> None:
+        """Take a run; of two with one seed the first that is over."""
+        seed = int(row["seed"])
+        there = self.members.get(seed)
+        if there is None:
+            self.members[seed] = run, row
+            return
+        better = there[1]["status"] not in OVER and row["status"] in OVER
+        self.twice.setdefault((there[1] if better else row)["study"], []).append(seed)
+        if better:
+            self.members[seed] = run, row
+
+    @property
+    def over(self) -> Iterator[tuple[int, Run, Row]]:
+        return ((seed, run, row) for seed, (run, row) in self.members.items() if row["status"] in OVER)
+
+
 def collect(paths: Sequence[Path], *, tuning: bool = False) -> list[Arm]:
     """The arms of any number of run folders, study folders and results roots, by task, model, optimizer and settings.
 
     A folder named twice counts once; of two runs with the same configuration and seed the first that is over counts,
-    and a line says so. The trials of a search (`<study>/tune` beside `<study>/search`) come only with `tuning`, or
-    where a path names them, and are never pooled with other runs: their `settings` say `runs=tuning`. An arm without
-    any run that is over takes its metric from others of its task; where there is none, it is left out, and a line says
-    so. Raises FileNotFoundError for a missing path and ValueError for a run of an unknown schema version.
+    and a line says which does not. One configuration under two names (two YAMLs that say the same) is two arms. The
+    trials of a search (`<study>/tune` beside `<study>/search`) come only with `tuning`, or where a path names them, and
+    are never pooled with other runs: their `settings` say `runs=tuning`. An arm without any run that is over takes its
+    metric from others of its task; where there is none, it is left out, and a line says so. Raises FileNotFoundError
+    for a missing path and ValueError for a run of an unknown schema version.
     """
-    groups: dict[tuple[str, bool], dict[int, tuple[Run, Row]]] = defaultdict(dict)
-    twice = 0
+    groups: dict[tuple[Any, ...], _Group] = {}
     for run, row, trial in _rows(paths, tuning):
-        members = groups[row["arm"], trial]
-        seed = int(row["seed"])
-        if seed in members:
-            twice += 1
-            if members[seed][1]["status"] in OVER or row["status"] not in OVER:
-                continue
-        members[seed] = run, row
-    if twice:
-        _say(f"left out, with the configuration and seed of another run: {twice}")
+        key = row["arm"], trial, *(row.get(choice) for choice in CHOICES)
+        if key not in groups:
+            groups[key] = _Group(row, trial)
+        groups[key].add(run, row)
 
-    families: dict[tuple[str, ...], list[tuple[dict[str, Any], list[Run]]]] = defaultdict(list)
-    for (arm, trial), members in groups.items():
-        first = next(iter(members.values()))[1]
-        leaves = {**_identity(first), "runs": "tuning" if trial else "others", "arm": arm}
-        runs = [members[seed][0] for seed in sorted(members)]
-        families[tuple(str(first[group]) for group in CHOSEN)].append((leaves, runs))
-
-    found, primary = [], {}
-    for (task, model, optimizer), twins in families.items():
-        for settings, (_, runs) in zip(_settings([leaves for leaves, _ in twins]), twins, strict=True):
-            own = next((run.summary["primary"] for run in runs if run.summary), None)
+    places: dict[tuple[str, str], list[_Group]] = defaultdict(list)
+    for group in groups.values():
+        places[str(group.first["task"]), str(group.first["model"])].append(group)
+    found, primary, shared = [], {}, _Shared()
+    for (task, model), here in places.items():
+        identities = [identity_of(group.first) for group in here]
+        for group, identity, settings in zip(here, identities, _settings(here, identities), strict=True):
+            own = next((run.summary["primary"] for _, run, _ in group.over if run.summary), None)
             if own is not None:
                 primary[task] = own
-            found.append((Arm(task, model, optimizer, settings, "", "min", runs), own))
+            arm = Arm(
+                task, model, str(group.first["optimizer"]), settings, "", "min",
+                runs=[group.members[seed][0] for seed in sorted(group.members)],
+                identity=identity,
+                hash=group.first["arm"],
+                **shared.of(group),
+            )  # fmt: skip
+            for study, seeds in group.twice.items():
+                which = f"{seeds_told(seeds)} of study {study} left out"
+                _say(f"{arm.name}: {which}: another run has this configuration and seed")
+            found.append((arm, own))
     return sorted(_with_metric(found, primary), key=lambda arm: (arm.task, arm.model, arm.optimizer, arm.label))
 
 
@@ -112,13 +188,56 @@ def _with_metric(found: Iterable[tuple[Arm, Any]], primary: dict[str, Any]) -> I
     for arm, own in found:
         told = own if own is not None else primary.get(arm.task)
         if told is None:
-            _say(f"{arm.task} {arm.model} {arm.label}: no run is over, and its metric is not known yet; left out")
+            seeds = seeds_told(int(run.manifest["seed"]) for run in arm.runs)
+            _say(f"{arm.name}: left out with {seeds}: no run is over, and its metric is not known yet")
             continue
         yield replace(arm, metric=told["metric"].split("/", 1)[1], direction=told["direction"])
 
 
+def seeds_told(seeds: Iterable[int]) -> str:
+    """`seed 3`, `seeds 0-7, 12`."""
+    ordered = sorted(seeds)
+    stretches: list[list[int]] = []
+    for seed in ordered:
+        if stretches and seed == stretches[-1][-1] + 1:
+            stretches[-1].append(seed)
+        else:
+            stretches.append([seed])
+    shown = [f"{one[0]}-{one[-1]}" if len(one) > 2 else ", ".join(map(str, one)) for one in stretches]
+    return f"seed{'s' if len(ordered) > 1 else ''} {', '.join(shown)}"
+
+
 def _say(line: str) -> None:
     print(f"vrbench: {line}", file=sys.stderr)
+
+
+class _Shared:
+    """What many manifests have in common, read from one of them."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, Code] = {}
+        self._tuned: dict[str, dict[str, Any]] = {}
+
+    def of(self, group: _Group) -> dict[str, Any]:
+        """The part of an arm that its manifests say beside its configuration."""
+        over = list(group.over)
+        for _, run, row in over:
+            if "code" in row and row["code"] not in self._codes:
+                self._codes[row["code"]] = Code(run)
+            if "tuned" in row and row["tuned"] not in self._tuned:
+                self._tuned[row["tuned"]] = run.manifest["tuned"]
+        return {
+            "codes": {seed: self._codes[row["code"]] for seed, _, row in over if "code" in row},
+            "went_on": {seed: row["code_changes"] for seed, _, row in over if "code_changes" in row},
+            "unread": frozenset(seed for seed, _, row in over if _was_not_to_read_test(row)),
+            "tuned": [self._tuned[one] for one in dict.fromkeys(row["tuned"] for _, _, row in over if "tuned" in row)],
+        }
+
+
+def _was_not_to_read_test(row: Row) -> bool:
+    if row["status"] == "finished":
+        return not row["test_read"]
+    return row.get("trainer.evaluate_test") is False
 
 
 def _rows(paths: Sequence[Path], tuning: bool) -> Iterator[tuple[Run, Row, bool]]:
@@ -140,41 +259,38 @@ def _is_trial(folder: Path) -> bool:
     return folder.parent.name == "tune" and (folder.parents[1] / "search").is_dir()
 
 
-def _identity(row: Row) -> dict[str, Any]:
-    """What decides the run's numbers apart from its seed: the config's leaves, and the choices that stand for them."""
-    outside = tuple(".".join(key) for key in NOT_IDENTITY)
-    leaves = {
-        key: Path(value).name if key.endswith(".path") and isinstance(value, str) else value
-        for key, value in row.items()
-        if "." in key and "/" not in key and not any(f"{key}.".startswith(f"{name}.") for name in outside)
-    }
-    return leaves | {group: row[group] for group in STANDING if group in row}
+def _settings(groups: Sequence[_Group], identities: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """For each arm of one task and model the keys that tell it from the others, sorted.
 
-
-def _settings(twins: Sequence[dict[str, Any]]) -> Iterator[dict[str, str]]:
-    """For each of the twins, the keys that tell it from the others, sorted.
-
-    Where the choice of a group differs (`schedule`), its leaves are told only as far as arms of one choice differ. The
-    hash of the arm is told only where nothing else tells.
+    Keys of the optimizer are told where arms of that optimizer differ, all others where any do. Where the choice of a
+    group differs (`schedule`), its leaves are told only as far as arms of one choice differ. The hash of the arm is
+    told only where nothing else tells.
     """
-    chosen = {key for twin in twins for key in twin if "." not in key}
+    shown = [
+        {**identity, "runs": "tuning" if group.trial else "others", "schema": group.first["schema"]}
+        for group, identity in zip(groups, identities, strict=True)
+    ]
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for key in {key for twin in twins for key in twin}:
-        group = key.split(".")[0]
-        for twin in twins:
-            choice = repr(twin.get(group)) if key != group and group in chosen else ""
-            values[key, choice].add(repr(twin.get(key)))
-    told = []
-    for twin in twins:
-        settings = {}
-        for key in sorted(twin):
-            group = key.split(".")[0]
-            choice = repr(twin.get(group)) if key != group and group in chosen else ""
-            if key != "arm" and len(values[key, choice]) > 1:
-                settings[key] = f"{twin[key]:.6g}" if isinstance(twin[key], float) else str(twin[key])
-        told.append(settings)
+    for key in {key for leaves in shown for key in leaves}:
+        for leaves in shown:
+            values[key, _among(key, leaves)].add(canonical(leaves.get(key)))
+    told = [
+        {
+            key: plain(leaves[key])
+            for key in sorted(leaves)
+            if key != "optimizer" and len(values[key, _among(key, leaves)]) > 1
+        }
+        for leaves in shown
+    ]
     times: dict[str, int] = defaultdict(int)
-    for settings in told:
-        times[repr(settings)] += 1
-    for settings, twin in zip(told, twins, strict=True):
-        yield settings if times[repr(settings)] == 1 else {**settings, "arm": twin["arm"]}
+    for leaves, settings in zip(shown, told, strict=True):
+        times[repr((leaves["optimizer"], settings))] += 1
+    for group, leaves, settings in zip(groups, shown, told, strict=True):
+        alone = times[repr((leaves["optimizer"], settings))] == 1
+        yield settings if alone else {**settings, "arm": group.first["arm"]}
+
+
+def _among(key: str, leaves: dict[str, Any]) -> str:
+    """The choice within which a leaf is compared: arms of another choice are told from this one by that."""
+    group = key.partition(".")[0]
+    return str(leaves.get(group)) if key != group and group in CHOICES else ""

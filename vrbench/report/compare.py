@@ -11,9 +11,10 @@ import numpy as np
 
 from vrbench.report import statistics
 from vrbench.report.arms import Arm
+from vrbench.report.comparable import Difference, let_differ, obstacles
 from vrbench.report.statistics import Direction, Estimate, Interval
 
-Word = Literal["better", "worse", "equivalent", "insufficient data"]
+Word = Literal["better", "worse", "equivalent", "insufficient data", "not comparable"]
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,12 @@ class Verdict:
     p_holm: float
     needed: int | None = None
     """Seeds still to be run before more can be said (an estimate once the least number is there); None: not known."""
+    keys: tuple[str, ...] = ()
+    """What makes the two not comparable."""
 
     def __str__(self) -> str:
+        if self.keys:
+            return f"{self.word}: {', '.join(self.keys)}"
         if self.word != "insufficient data":
             return self.word
         if self.needed is None:
@@ -158,10 +163,19 @@ class Comparison:
     b: Arm
     pairs: Pairs
     verdict: Verdict
+    obstacles: tuple[Difference, ...] = ()
+    """What they differ in and must not; such a comparison has no test, and is not in the family."""
+    let: tuple[Difference, ...] = ()
+    """What they differ in because the user allows it."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is a test of the family."""
+        return not self.obstacles
 
 
 def pick(arms: Iterable[Arm], name: str) -> dict[tuple[str, str], Arm]:
-    """The arm of each task and model that a label (`vradam lr=0.001`) or an optimizer (`vradam`) names.
+    """The arm of each task and model that a label (`vradam lr=0.001`), some of it, or an optimizer (`vradam`) names.
 
     Raises ValueError where it names none, or more than one of a task and model.
     """
@@ -170,7 +184,7 @@ def pick(arms: Iterable[Arm], name: str) -> dict[tuple[str, str], Arm]:
         places.setdefault((arm.task, arm.model), []).append(arm)
     chosen: dict[tuple[str, str], Arm] = {}
     for place, here in places.items():
-        found = [arm for arm in here if arm.label == name] or [arm for arm in here if arm.optimizer == name]
+        found = [arm for arm in here if arm.label == name] or [arm for arm in here if _is_named(arm, name)]
         if len(found) > 1:
             labels = _some(sorted(arm.label for arm in found))
             raise ValueError(f"{name}: names {len(found)} arms of {' '.join(place)}; give the label of one: {labels}")
@@ -179,6 +193,20 @@ def pick(arms: Iterable[Arm], name: str) -> dict[tuple[str, str], Arm]:
     if not chosen:
         raise ValueError(f"{name}: no such optimizer or label; there are {_some(sorted({a.optimizer for a in arms}))}")
     return chosen
+
+
+def _is_named(arm: Arm, name: str) -> bool:
+    """Whether a name is the optimizer and some of the arm's settings, in any order."""
+    if name != arm.optimizer and not name.startswith(f"{arm.optimizer} "):
+        return False
+    rest = name.removeprefix(arm.optimizer)
+    parts = {f" {key.removeprefix('optimizer.')}={value}" for key, value in arm.settings.items()}
+    while rest:
+        part = next((part for part in parts if rest == part or rest.startswith(f"{part} ")), None)
+        if part is None:
+            return False
+        rest = rest.removeprefix(part)
+    return True
 
 
 def _some(names: Sequence[str]) -> str:
@@ -192,16 +220,30 @@ def values(arm: Arm, split: str) -> dict[int, float]:
 
 
 def compare(
-    couples: Iterable[tuple[Arm, Arm]], split: str, smallest: Smallest, interval: str = "bootstrap-t"
+    couples: Iterable[tuple[Arm, Arm]],
+    split: str,
+    smallest: Smallest,
+    interval: str = "bootstrap-t",
+    allow: Sequence[str] = (),
 ) -> list[Comparison]:
-    """Compare each couple of arms; all of them are one family. Raises ValueError where two have different metrics."""
+    """Compare each couple of arms. Those that may be compared are one family; the others are called not comparable.
+
+    `allow` names keys that may differ (`vrbench.report.comparable`).
+    """
     couples = list(couples)
-    for a, b in couples:
-        if (a.metric, a.direction) != (b.metric, b.direction):
-            raise ValueError(f"{a.task} {a.model}: {a.label} has {a.metric}, {b.label} has {b.metric}: not comparable")
-    family = [pair(values(a, split), values(b, split), a.direction, smallest, interval) for a, b in couples]
+    hindered = [tuple(obstacles(a, b, allow)) for a, b in couples]
+    paired = [pair(values(a, split), values(b, split), a.direction, smallest, interval) for a, b in couples]
+    family = iter(judge([pairs for pairs, found in zip(paired, hindered, strict=True) if not found]))
     return [
-        Comparison(a, b, pairs, verdict) for (a, b), pairs, verdict in zip(couples, family, judge(family), strict=True)
+        Comparison(
+            a,
+            b,
+            pairs,
+            Verdict("not comparable", math.nan, keys=tuple(one.key for one in found)) if found else next(family),
+            found,
+            tuple(let_differ(a, b, allow)),
+        )
+        for (a, b), pairs, found in zip(couples, paired, hindered, strict=True)
     ]
 
 
@@ -210,7 +252,7 @@ class Overall:
     """All comparisons of A and B together."""
 
     counts: dict[str, int]
-    """How many tasks have each verdict."""
+    """How many tasks have each verdict; those that are not comparable are in none of these numbers."""
     improvement: Estimate
     """Probability of improvement over the pooled pairs."""
     relative_gain: Estimate
@@ -220,6 +262,7 @@ class Overall:
 def overall(comparisons: Sequence[Comparison]) -> Overall:
     """Verdicts counted, pairs pooled, gains made comparable by B's mean; a task where that is 0 or unknown is left out
     of the last."""
+    comparisons = [one for one in comparisons if one.judged]
     words: list[Word] = ["better", "worse", "equivalent", "insufficient data"]
     gains = [np.array(c.pairs.gains) for c in comparisons]
     scaled = [gain / abs(c.pairs.mean_b) for gain, c in zip(gains, comparisons, strict=True) if abs(c.pairs.mean_b) > 0]

@@ -243,7 +243,8 @@ def performance_profile(arms: Sequence[Arm]) -> Figure:
     factors: dict[str, list[list[float]]] = {}
     tasks = 0
     for own in groups(arms).values():
-        values = {name: list(arm.by_seed(f"test/{arm.metric}").values()) for name, arm in leading(own).items()}
+        by_seed = {name: arm.by_seed(f"test/{arm.metric}") for name, arm in leading(own).items()}
+        values = {name: list(found.values()) for name, found in by_seed.items() if found}
         means = [sum(one) / len(one) for one in values.values() if one and all(map(math.isfinite, one))]
         if (
             len(values) < 2

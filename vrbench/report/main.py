@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -41,6 +42,13 @@ def _statistics(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--interval", type=click.Choice(INTERVALS), default="bootstrap-t", show_default=True),
         click.option("--tuning", is_flag=True, help="The trials of searches too."),
+        click.option(
+            "--allow",
+            metavar="KEY[,KEY…]",
+            default="",
+            callback=lambda context, option, value: tuple(filter(None, value.split(","))),
+            help="Keys that may differ between what is compared, and all below them.",
+        ),
     ):
         command = option(command)
     return command
@@ -64,17 +72,21 @@ def table(
     smallest_effect: str,
     interval: str,
     tuning: bool,
+    allow: tuple[str, ...],
     baseline: str | None,
 ) -> None:
     """One row for each configuration, over its seeds."""
-    from vrbench.report import tables
+    from vrbench.report import formats, tables
+    from vrbench.report.comparable import check_names
     from vrbench.report.compare import Smallest
 
     smallest = Smallest.parse(smallest_effect)
-    made = tables.summary(
-        _collect(paths, tuning=tuning), split=split, baseline=baseline, smallest=smallest, interval=interval
-    )
-    click.echo(tables.FORMATS[form](made), nl=False)
+    if allow and baseline is None:
+        raise ValueError(f"allow={','.join(allow)}: nothing is compared without --baseline")
+    arms = _collect(paths, tuning=tuning)
+    check_names(allow, arms)
+    made = tables.summary(arms, split=split, baseline=baseline, smallest=smallest, interval=interval, allow=allow)
+    click.echo(formats.FORMATS[form](made), nl=False)
 
 
 @cli.command()
@@ -91,10 +103,11 @@ def compare(
     smallest_effect: str,
     interval: str,
     tuning: bool,
+    allow: tuple[str, ...],
 ) -> None:
     """Is A better than B? A verdict for each task, and an overall line. A and B: an optimizer or a label."""
+    from vrbench.report import cautions, comparable, formats, tables
     from vrbench.report import compare as comparing
-    from vrbench.report import tables
 
     smallest = comparing.Smallest.parse(smallest_effect)
     arms = _collect(paths, tuning=tuning)
@@ -102,16 +115,21 @@ def compare(
     shared = [key for key in first if key in second]
     if not shared:
         raise ValueError(f"{a} and {b} have no task and model in common")
-    found = comparing.compare([(first[key], second[key]) for key in shared], split, smallest, interval)
+    couples = [(first[key], second[key]) for key in shared]
+    comparable.check_names(allow, arms)
+    comparable.refuse(couples, allow)
+    if cautions.split_of([arm for couple in couples for arm in couple], split) != split:
+        raise ValueError(f"{a} and {b}: no run of these was to read the test split; --split val compares validation")
+    found = comparing.compare(couples, split, smallest, interval, allow)
     made = tables.comparison(found, a, b, split, smallest, interval)
     for key in sorted(first.keys() ^ second.keys()):
         made.notes.append(f"{' '.join(key)}: has only {a if key in first else b}; left out.")
     total = comparing.overall(found)
     if form == "json":
-        click.echo(tables.as_json(made, overall=tables.overall_record(total)), nl=False)
+        click.echo(formats.as_json(made, overall=tables.overall_record(total)), nl=False)
         return
     made.notes.insert(0, tables.overall_note(total))
-    click.echo(tables.FORMATS[form](made), nl=False)
+    click.echo(formats.FORMATS[form](made), nl=False)
 
 
 @cli.command()
@@ -148,6 +166,8 @@ def paper(paths: tuple[Path, ...], output: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a wrong use or a bad record ends in one line and exit code 2."""
+    with contextlib.suppress(OSError):
+        sys.path.append(os.getcwd())  # where the code of the user's project is looked up, to see whether it has changed
     try:
         code = cli.main(arguments, prog_name="vrbench-report", standalone_mode=False)
         sys.stdout.flush()

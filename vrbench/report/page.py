@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from vrbench import records
-from vrbench.report import tables
+from vrbench.index import has_read_test
+from vrbench.report import cautions, tables
 from vrbench.report.arms import Arm
 from vrbench.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, chart
 from vrbench.report.compare import Comparison, Smallest, compare, overall
 from vrbench.report.curves import curve, groups, leading, shown, told
+from vrbench.report.formats import Table
 from vrbench.report.style import looks
 
 MOST_ARMS = 8
@@ -50,7 +52,7 @@ class Rivals:
     a: str
     b: str
     found: list[Comparison]
-    table: tables.Table
+    table: Table
     overall: str
 
 
@@ -71,7 +73,8 @@ class TaskPart:
 
     task: str
     model: str
-    table: tables.Table
+    table: Table
+    tuned: Table | None
     left_out: int
     """How many configurations are not drawn."""
     lineless: list[str]
@@ -127,7 +130,8 @@ def _hash(text: str) -> str:
 
 
 def _rivals(arms: Sequence[Arm]) -> Iterator[Rivals]:
-    """Each contestant against the one that meets most others in most tasks (the first by name among equals), on test.
+    """Each contestant against the one that meets most others in most tasks (the first by name among equals), on test,
+    or on validation where no run was to read test.
 
     Contestants are the optimizers, each with the configuration that speaks for it (`curves.leading`); where there is
     one optimizer alone, they are its best configurations. What two come to is one table, a family of tests of its own.
@@ -145,8 +149,9 @@ def _rivals(arms: Sequence[Arm]) -> Iterator[Rivals]:
         shared = sorted(contestants[name].keys() & contestants[base].keys())
         if shared:
             couples = [(contestants[name][key], contestants[base][key]) for key in shared]
-            found = compare(couples, "test", Smallest(), INTERVAL)
-            table = tables.comparison(found, name, base, "test", Smallest(), INTERVAL)
+            split = cautions.split_of([arm for couple in couples for arm in couple], "test")
+            found = compare(couples, split, Smallest(), INTERVAL)
+            table = tables.comparison(found, name, base, split, Smallest(), INTERVAL)
             yield Rivals(name, base, found, _without(table, "verdict"), tables.overall_note(overall(found)))
 
 
@@ -154,10 +159,12 @@ def _part(arms: Sequence[Arm]) -> TaskPart:
     first, drawn = arms[0], shown(arms, MOST_ARMS)
     keys = dict.fromkeys([f"val/{first.metric}", "val/loss", "train/loss"])
     names = {key: f"{'training' if key.startswith('train') else 'validation'} {key.split('/', 1)[1]}" for key in keys}
+    table = tables.summary(arms)
     return TaskPart(
         first.task,
         first.model,
-        _without(tables.summary(arms), "task", "model"),
+        _without(table, "task", "model"),
+        _without(table.appendix, "task", "model") if table.appendix else None,
         len(arms) - len(drawn),
         [told(arm) for arm in drawn if not any(curve(arm, key, MOST_POINTS) for key in names)],
         list(_charts(arms, drawn, names)),
@@ -167,15 +174,15 @@ def _part(arms: Sequence[Arm]) -> TaskPart:
     )
 
 
-def _without(table: tables.Table, *dropped: str) -> tables.Table:
-    """The table without columns that its place on the page says already, and without empty ones."""
+def _without(table: Table, *dropped: str) -> Table:
+    """The table without columns that its place on the page says already, without empty ones, and by itself."""
     kept = [
         place
         for place, heading in enumerate(table.headings)
         if heading not in dropped and any(cells[place] for cells in table.cells)
     ]
     cells = [[line[place] for place in kept] for line in table.cells]
-    return tables.Table([table.headings[place] for place in kept], cells, table.records, table.notes, table.numeric)
+    return Table([table.headings[place] for place in kept], cells, table.records, table.notes, table.numeric)
 
 
 def _charts(arms: Sequence[Arm], drawn: Sequence[Arm], names: dict[str, str]) -> Iterator[Chart]:
@@ -210,11 +217,13 @@ def _pictures(arms: Iterable[Arm]) -> Iterator[Picture]:
 
 def _provenance(arms: Sequence[Arm]) -> Iterator[tuple[str, list[str]]]:
     """Where the task's numbers come from, as lines by heading; what all runs have in common is said once."""
-    manifests = [run.manifest for arm in arms for run in arm.over]
-    yield "code", _counted(_code(manifest["git"]) for manifest in manifests)
+    runs = [run for arm in arms for run in arm.over]
+    manifests = [run.manifest for run in runs]
+    yield "code", _counted(_code(manifest) for manifest in manifests)
     yield "versions", _counted(", ".join(f"{k} {v}" for k, v in manifest["versions"].items()) for manifest in manifests)
     yield "machines", _counted(_machine(manifest["machine"]) for manifest in manifests)
     yield "seeds", [f"{arm.label}: {', '.join(str(run.manifest['seed']) for run in arm.over)}" for arm in arms]
+    yield "test split", _counted("read" if run.summary and has_read_test(run.summary) else "not read" for run in runs)
     if manifests:
         ended = max(manifest.get("ended", manifest["started"]) for manifest in manifests)
         yield "trained", [f"{min(manifest['started'] for manifest in manifests)} to {ended}"]
@@ -231,11 +240,21 @@ def _counted(lines: Iterable[str]) -> list[str]:
     )
 
 
-def _code(git: dict[str, Any]) -> str:
-    if git["sha"] is None:
-        return "an installed package, no checkout"
-    return f"{git['sha']}{' with uncommitted changes' if git['dirty'] else ''}"
+def _code(manifest: dict[str, Any]) -> str:
+    """The commit of the project that a run was started in, and that of vrbench where it is another."""
+    project = manifest["git"]
+    vrbench = manifest.get("vrbench_git", project)
+    if project == vrbench:
+        return _commit(project) or "an installed package, no checkout"
+    return f"project: {_commit(project) or 'no checkout'}; vrbench: {_commit(vrbench) or 'an installed package'}"
+
+
+def _commit(git: dict[str, Any]) -> str:
+    return "" if git["sha"] is None else f"{git['sha']}{' with uncommitted changes' if git['dirty'] else ''}"
 
 
 def _machine(machine: dict[str, Any]) -> str:
-    return f"{machine['device']} of a {machine['cpu']} {machine['system']} machine, {machine['threads']} threads"
+    gpu = f" ({machine['gpu']})" if machine.get("gpu") else ""
+    several = f", {machine['processes']} processes" if machine.get("processes", 1) > 1 else ""
+    of = f"{machine['cpu']} {machine['system']} machine"
+    return f"{machine['device']}{gpu} of a {of}, {machine['threads']} threads{several}"

@@ -5,7 +5,7 @@ stand-in is the paper's claim, "VRAdam's loss is the lower one", by the same pai
 
 - *same direction*: our verdict is *better* (where data or model are not the paper's, a stand-in reproduces nothing);
 - *not the same direction*: *worse*, or *equivalent*;
-- *nothing can be said*: too little data, and the seeds that are missing.
+- *nothing can be said*: too little data, and the seeds that are missing; or the two differ in more than the optimizer.
 
 A verdict is about one tuning of each side (docs/statistics.md).
 """
@@ -13,6 +13,7 @@ A verdict is about one tuning of each side (docs/statistics.md).
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -22,11 +23,13 @@ from typing import Any
 import yaml
 
 from vrbench.records import write_whole
-from vrbench.report import statistics
+from vrbench.report import cautions, statistics
 from vrbench.report.arms import Arm
 from vrbench.report.compare import Comparison, Smallest, Verdict, compare
 from vrbench.report.curves import columns, groups
-from vrbench.report.tables import Table, markdown, number, with_interval
+from vrbench.report.formats import Table, markdown
+from vrbench.report.leaves import covers
+from vrbench.report.tables import number, with_interval
 
 OURS = "vradam"
 SAME, OTHER = "same direction", "not the same direction"
@@ -84,15 +87,27 @@ def _table1(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _by_model(arms: Sequence[Arm], task: str, metric: str, optimizers: Mapping[str, str]) -> Iterator[dict[str, Arm]]:
-    """The arms of a task, one an optimizer, by model: its only one, or the only one without settings of its own."""
+    """The arms of a task, one an optimizer, by model: its only one, or the only one without settings of its own.
+
+    An optimizer with several is left out, and a line says so.
+    """
     models: dict[str, dict[str, list[Arm]]] = {}
     for arm in arms:
         if arm.task == task and arm.optimizer in optimizers:
             same = replace(arm, metric=metric, direction="min")
             models.setdefault(arm.model, {}).setdefault(arm.optimizer, []).append(same)
     for by_optimizer in models.values():
-        stands = {name: [arm for arm in same if not arm.settings] or same for name, same in by_optimizer.items()}
+        stands = {name: [arm for arm in same if not _own(arm)] or same for name, same in by_optimizer.items()}
+        for several in stands.values():
+            if len(several) > 1:
+                names = "; ".join(arm.name for arm in several)
+                print(f"vrbench: table 1: left out, because one of them must stand for all: {names}", file=sys.stderr)
         yield {optimizer: same[0] for optimizer, same in stands.items() if len(same) == 1}
+
+
+def _own(arm: Arm) -> set[str]:
+    """The optimizer's settings among those that tell the arm from others."""
+    return {key for key in arm.settings if covers("optimizer", key)}
 
 
 def _row_of_table1(row: Mapping[str, Any], names: Mapping[str, str], found: Sequence[Comparison]) -> str:
@@ -107,6 +122,7 @@ def _row_of_table1(row: Mapping[str, Any], names: Mapping[str, str], found: Sequ
         _comparability(ours, row["same"]) + f" Of the published row: {row['caveat']}.",
         "Mean [95 % bootstrap-t interval]; paired sign-flip tests, Holm-corrected over the tasks of each rival; a "
         "diverged run counts as the worst.",
+        *_said(found),
     ]
     title = f"## Table 1, {row['row']}: {ours.task}, {ours.model}\n"
     return f"{title}\n{markdown(Table(headings, cells, [], notes))}"
@@ -132,8 +148,17 @@ def _measured(arm: Arm) -> tuple[str, str]:
     return with_interval(mean, statistics.bootstrap_t(known)), f"{len(arm.over)} ({arm.diverged})"
 
 
+def _said(found: Sequence[Comparison]) -> list[str]:
+    """What has to be known of the runs of a table, and why some of them are not compared."""
+    arms = list({id(arm): arm for one in found for arm in (one.a, one.b)}.values())
+    hindered = [f"{one.b.label}: {'; '.join(map(str, one.obstacles))}." for one in found if one.obstacles]
+    return [*(f"Not comparable: {line}" for line in hindered), *cautions.notes(arms, "test")]
+
+
 def _answered(one: Comparison) -> tuple[str, str]:
     """The cells of a comparison: the difference, and what it says of the claim."""
+    if not one.judged:
+        return "", answer(one.verdict)
     return with_interval(one.pairs.difference, one.pairs.interval), answer(one.verdict)
 
 
@@ -143,9 +168,13 @@ def _answered(one: Comparison) -> tuple[str, str]:
 def _table4(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
     powers: dict[tuple[str, str], dict[float, Arm]] = {}
     for arm in arms:
-        if arm.optimizer == OURS and set(arm.settings) == {"optimizer.power"}:
+        if arm.optimizer == OURS and _own(arm) == {"optimizer.power"}:
             power = float(arm.settings["optimizer.power"])
-            powers.setdefault((arm.task, arm.model), {})[power] = replace(arm, metric="loss", direction="min")
+            there = powers.setdefault((arm.task, arm.model), {})
+            if power in there:
+                print(f"vrbench: table 4: {arm.name}: another arm has this power; left out", file=sys.stderr)
+                continue
+            there[power] = replace(arm, metric="loss", direction="min")
     best = print_of["best_power"]
     for by_power in powers.values():
         if best not in by_power or len(by_power) < 2:
@@ -167,6 +196,7 @@ def _table4(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
         notes = [
             _comparability(ours, print_of["same"]),
             "All else at the tuned values of k = 2; not tuned again for each k.",
+            *_said(found),
         ]
         yield f"## Table 4, kinetic power: {ours.task}, {ours.model}\n\n{markdown(Table(headings, cells, [], notes))}"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vrbench.report.arms import collect
+from vrbench.report.cautions import mark, notes
 
 
 def mean_and_spread(values: Iterable[float]) -> str:
@@ -20,38 +21,43 @@ def mean_and_spread(values: Iterable[float]) -> str:
 
 
 def print_study(folder: Path) -> None:
-    """Print the table of every run in the study's folder, and where the files are."""
+    """Print the table of every run in the study's folder, and where the files are.
+
+    Test has a column where a run was to read it: never in a folder of a search's trials.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    arms = collect([folder])
+    shown = [arm for arm in arms if arm.over]
+    test = any(arm.by_seed(f"test/{arm.metric}") for arm in shown)
     table = Table(title=f"study {folder.name}", title_justify="left", caption_justify="left")
     for column in ("task", "model", "optimizer", "settings"):
         table.add_column(column, overflow="fold")
-    for column in ("validation (best)", "test", "n", "diverged", "s / run"):
+    for column in ("validation (best)", *(["test"] if test else []), "n", "diverged", "s / run"):
         table.add_column(column, justify="right")
-    unfinished = 0
-    for arm in collect([folder]):
+    for arm in shown:
         over = arm.over
-        unfinished += len(arm.runs) - len(over)
-        if not over:
-            continue
         arrow = "↑" if arm.direction == "max" else "↓"
+        tested = list(arm.by_seed(f"test/{arm.metric}").values())
         table.add_row(
             arm.task,
             arm.model,
             arm.optimizer,
-            " ".join(f"{key}={value}" for key, value in arm.settings.items()),
+            f"{arm.settings_told} {mark(arm)}".strip(),
             f"{arm.metric} {arrow} {mean_and_spread(arm.by_seed(f'best/val/{arm.metric}').values())}",
-            mean_and_spread(arm.by_seed(f"test/{arm.metric}").values()),
+            *([mean_and_spread(tested) if tested else ""] if test else []),
             str(len(over)),
             str(arm.diverged),
             f"{statistics.fmean(sum(run.summary['seconds'].values()) for run in over if run.summary):.1f}",
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, 160)
     console.print(table)
-    if unfinished:
-        console.print(f"{unfinished} unfinished: the same command goes on with them")
+    for note in notes(arms, "test" if test else "val"):
+        console.print(note, soft_wrap=True)
+    if any(run.status == "unfinished" for arm in arms for run in arm.runs):
+        console.print("the same command goes on with unfinished runs")
     console.print("mean ± s.d. over seeds; a difference needs a test before it is a finding")
     console.print(f"files: {folder}", soft_wrap=True)
