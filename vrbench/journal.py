@@ -11,6 +11,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+STUDY = "search"
+"""What the one study of a journal is called."""
+
 
 class _JournalLock(JournalFileOpenLock):
     """A lock that the system frees when its holder dies; its taker cuts off a line that a dead holder left torn."""
@@ -33,9 +36,14 @@ class _JournalLock(JournalFileOpenLock):
         self._lock.release()
 
 
-def open_study(folder: Path) -> optuna.Study:
-    """The Optuna study of a search's folder, made where it is missing."""
+def open_storage(folder: Path) -> JournalStorage:
+    """The journal of a search's folder, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / "journal.log"
-    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
-    return optuna.create_study(study_name="search", storage=storage, direction="minimize", load_if_exists=True)
+    return JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
+
+
+def open_study(folder: Path, storage: JournalStorage | None = None) -> optuna.Study:
+    """The Optuna study of a search's folder, made where it is missing; in its journal, where that is open already."""
+    storage = open_storage(folder) if storage is None else storage
+    return optuna.create_study(study_name=STUDY, storage=storage, direction="minimize", load_if_exists=True)
