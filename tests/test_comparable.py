@@ -445,7 +445,7 @@ def test_trials_have_no_test_value_beside_confirmed_runs(tmp_path: Path, capsys:
     others, tuning = shown["rows"]
     assert (others["mean"], others["n"], others["diverged"]) == (0.8, 2, 1)
     assert (tuning["mean"], tuning["n"], tuning["diverged"], tuning["unfinished"]) == (None, 0, 0, 0)
-    assert any("digits mlp vradam runs=tuning, seeds 1000, 1001" in note for note in shown["notes"])
+    assert "Where test is empty, no run of the row was to read the test split." in shown["notes"]
     markdown = report(capsys, "table", tmp_path, "--tuning")
     (line,) = [line for line in markdown.splitlines() if "runs=tuning |" in line]
     assert "| runs=tuning |  | 0 | 0 |" in line
@@ -457,8 +457,21 @@ def test_trials_are_not_compared_on_test(tmp_path: Path, capsys: pytest.CaptureF
     for optimizer in ("vradam", "adamw"):
         eight(tmp_path, 0.7, optimizer, test_read=False)
     line = report(capsys, "compare", "vradam", "adamw", tmp_path, code=2)
-    assert line.endswith("no run of these was to read the test split; --split val compares validation")
+    assert line == (
+        "vrbench-report: digits mlp vradam and digits mlp adamw: no run was to read the test split; "
+        "--split val compares validation"
+    )
     assert "equivalent" in report(capsys, "compare", "vradam", "adamw", tmp_path, "--split", "val")
+
+
+def test_seeds_that_did_not_read_test_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for optimizer in ("vradam", "adamw"):
+        eight(tmp_path, 0.7, optimizer)
+    make_run(tmp_path, 0.7, seed=9, test_read=False)
+    rows = json.loads(report(capsys, "table", tmp_path, "--format", "json"))
+    assert [row["n"] for row in rows["rows"]] == [8, 8]
+    assert any("digits mlp vradam, seed 9." in note for note in rows["notes"])
+    assert "Without a test value" in report(capsys, "compare", "vradam", "adamw", tmp_path)
 
 
 def test_a_performance_profile_takes_no_trials(tmp_path: Path) -> None:

@@ -22,9 +22,13 @@ def notes(arms: Sequence[Arm], split: str) -> list[str]:
 
 def split_of(arms: Iterable[Arm], wanted: str) -> str:
     """The split that a table of these arms can show: validation where runs are over and none was to read the test."""
-    over = [(arm, len(arm.over)) for arm in arms]
-    blind = all(len(arm.unread) == number for arm, number in over) and any(number > 0 for _, number in over)
-    return "val" if wanted == "test" and blind else wanted
+    over = [arm for arm in arms if arm.over]
+    return "val" if wanted == "test" and over and all(map(is_blind, over)) else wanted
+
+
+def is_blind(arm: Arm) -> bool:
+    """Whether runs of the arm are over, and none was to read the test split."""
+    return bool(arm.unread) and len(arm.unread) == len(arm.over)
 
 
 def stale(arm: Arm) -> dict[tuple[str, ...], list[int]]:
@@ -114,10 +118,14 @@ def _one_under_two_names(arms: Iterable[Arm]) -> Iterator[str]:
             yield f"{twins[0].task} {twins[0].model}: {names} are the same configuration under {len(twins)} names."
 
 
-def _unread(arms: Iterable[Arm], split: str) -> Iterator[str]:
-    blind = [f"{arm.name}, {seeds_told(arm.unread)}" for arm in arms if arm.unread] if split == "test" else []
-    if blind:
-        yield f"Without a test value, because they were not to read the test split: {'; '.join(blind)}."
+def _unread(arms: Sequence[Arm], split: str) -> Iterator[str]:
+    if split != "test":
+        return
+    if any(is_blind(arm) for arm in arms):
+        yield "Where test is empty, no run of the row was to read the test split."
+    some = [f"{arm.name}, {seeds_told(arm.unread)}" for arm in arms if arm.unread and not is_blind(arm)]
+    if some:
+        yield f"Without a test value, because they were not to read the test split: {'; '.join(some)}."
 
 
 def _left_out(arms: Iterable[Arm]) -> Iterator[str]:

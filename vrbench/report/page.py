@@ -131,7 +131,7 @@ def _hash(text: str) -> str:
 
 def _rivals(arms: Sequence[Arm]) -> Iterator[Rivals]:
     """Each contestant against the one that meets most others in most tasks (the first by name among equals), on test,
-    or on validation where no run was to read test.
+    or on validation where one of them was not to read test.
 
     Contestants are the optimizers, each with the configuration that speaks for it (`curves.leading`); where there is
     one optimizer alone, they are its best configurations. What two come to is one table, a family of tests of its own.
@@ -149,7 +149,7 @@ def _rivals(arms: Sequence[Arm]) -> Iterator[Rivals]:
         shared = sorted(contestants[name].keys() & contestants[base].keys())
         if shared:
             couples = [(contestants[name][key], contestants[base][key]) for key in shared]
-            split = cautions.split_of([arm for couple in couples for arm in couple], "test")
+            split = "val" if any(cautions.is_blind(arm) for couple in couples for arm in couple) else "test"
             found = compare(couples, split, Smallest(), INTERVAL)
             table = tables.comparison(found, name, base, split, Smallest(), INTERVAL)
             yield Rivals(name, base, found, _without(table, "verdict"), tables.overall_note(overall(found)))

@@ -82,7 +82,7 @@ def summary(
         }
         arrow = "↑" if arm.direction == "max" else "↓"
         shown = f"{arm.metric} {arrow} {with_interval(mean, bounds)}{'*' if lost and known else ''}"
-        if not by_seed and arm.unread:
+        if split == "test" and cautions.is_blind(arm):
             shown = ""
         marked = f"{arm.settings_told} {cautions.mark(arm)}".strip()
         cell = [arm.task, arm.model, arm.optimizer, marked, shown, str(len(by_seed)), str(lost), number(seconds)]

@@ -51,7 +51,8 @@ def in_one_line(arm: Arm, others: bool) -> str:
 
 
 def _records_of(arm: Arm, others: bool) -> list[dict[str, Any]]:
-    return arm.tuned or ([{}] if others else [])
+    """The arm's searches; an empty one says `not tuned`, which a search's own trials need not say."""
+    return arm.tuned or ([{}] if others and arm.settings.get("runs") != "tuning" else [])
 
 
 def _cells(record: Mapping[str, Any]) -> list[str]:
