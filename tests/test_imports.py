@@ -16,7 +16,8 @@ OURS = {"optimizers", "tasks", "vrbench", "scripts", "tests"}
 ALLOWED = {
     "optimizers": ("optimizers",),
     "vrbench/models": ("vrbench.models",),
-    "vrbench/report": ("vrbench.report", "vrbench.records", "vrbench.index"),
+    "vrbench/report": ("vrbench.report", "vrbench.records", "vrbench.index", "vrbench.runs"),
+    "vrbench/runs": ("vrbench.runs", "vrbench.records", "vrbench.contracts", "vrbench.redact"),
     "tasks": ("tasks", "vrbench.contracts", "vrbench.data", "vrbench.models"),
     "vrbench": ("vrbench",),
 }

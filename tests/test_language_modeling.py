@@ -252,7 +252,7 @@ def test_only_the_answer_is_scored(saved: Path) -> None:
     assert tokens.tolist() == [spell("1+1=2").ids[:-1]]
     assert targets.tolist() == [[IGNORED] * 3 + list(spell("2").ids)]
 
-    model = PretrainedModel(task.input_shape, task.output_dim, str(saved)).eval()
+    model = PretrainedModel(task.input_shape, task.output_dim, str(saved), None).eval()
     full = torch.tensor([spell("2+2=44").ids])
     labels = full.clone()
     labels[:, :4] = IGNORED
@@ -266,7 +266,7 @@ def test_padding_and_weights_change_nothing(saved: Path) -> None:
     from vrbench.models.pretrained import Pretrained as PretrainedModel
 
     task = asked(saved)
-    model = PretrainedModel(task.input_shape, task.output_dim, str(saved)).eval()
+    model = PretrainedModel(task.input_shape, task.output_dim, str(saved), None).eval()
     with torch.no_grad():
         (_, whole), *_ = task.probe_batches(3, 3)
         assert whole[0].shape == (3, 8)
@@ -281,7 +281,7 @@ def test_exact_match_is_what_greedy_decoding_writes(saved: Path) -> None:
     from vrbench.models.pretrained import Pretrained as PretrainedModel
 
     task = asked(saved, batch_size=3, data=Pairs(PAIRS.train, PAIRS.train, PAIRS.test))
-    model = PretrainedModel(task.input_shape, task.output_dim, str(saved))
+    model = PretrainedModel(task.input_shape, task.output_dim, str(saved), None)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     before = task.evaluate(model.eval(), "val")
     model.eval()  # no dropout: three answers are to be learned by heart
@@ -315,9 +315,9 @@ def test_fine_tuning_refusals(saved: Path, caplog: pytest.LogCaptureFixture) -> 
     with pytest.raises(ValueError, match="batch_size=4: the training split has 3 examples"):
         asked(saved, batch_size=4)
     with pytest.raises(ValueError, match=r"reads at most 24 tokens; set task.context=24"):
-        PretrainedModel((25,), 257, str(saved))
+        PretrainedModel((25,), 257, str(saved), None)
     with pytest.raises(ValueError, match="knows 257 tokens, the task has 300"):
-        PretrainedModel((8,), 300, str(saved))
+        PretrainedModel((8,), 300, str(saved), None)
     with pytest.raises(FileNotFoundError, match="path=openai-community/gpt2: no tokenizer can be loaded"):
         Pretrained("openai-community/gpt2", None)
     with pytest.raises(ValueError, match="path=null"):

@@ -39,7 +39,7 @@ def test_a_run_leaves_its_records(vrbench: Call, tmp_path: Path) -> None:
 
     assert yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["beta3"] == 1.0
     manifest = read(folder / "manifest.json")
-    assert (manifest["schema"], manifest["status"], manifest["seed"]) == (1, "finished", 3)
+    assert (manifest["schema"], manifest["status"], manifest["seed"]) == (2, "finished", 3)
     assert folder.name.endswith(manifest["id"])
     assert manifest["choices"]["optimizer"] == "vradam"
     assert manifest["versions"]["torch"]
@@ -252,7 +252,7 @@ def test_a_multirun_prints_the_table_of_each_study_that_it_ran(
 ) -> None:
     assert vrbench("study=default", *QUICK) == 0
     capfd.readouterr()
-    cheap = ("probe.eos.tier=cheap",) if sweep.startswith("experiment") else ()
+    cheap = ("++probe.eos.tier=cheap",) if sweep.startswith("experiment") else ()
     assert vrbench("-m", sweep, *cheap, *QUICK) == 0
     said = capfd.readouterr().out
     studies = [line.strip() for line in said.splitlines() if line.startswith("study ")]

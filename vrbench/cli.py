@@ -193,7 +193,7 @@ def _label(optimizer: str, overrides: Sequence[str]) -> str:
         key, _, value = override.lstrip("+~").partition("=")
         if decides(key) and key not in ("task", "model", "optimizer", "seed", "experiment", "sweep"):
             shown.append(f"{key.removeprefix('optimizer.')}={value}")
-    return " ".join([optimizer, *shown])
+    return hide(" ".join([optimizer, *shown]))
 
 
 def _tuned(sweeper: DictConfig) -> dict[str, Any] | None:

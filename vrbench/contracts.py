@@ -184,7 +184,7 @@ class RunSettings:
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
     results_dir: Annotated[str, Field(min_length=1)]
-    force: bool | Literal["changed", "resume"]
+    force: Literal[True, False, "changed", "resume"]
 
 
 @validated(frozen=True, config=_STRICT)

@@ -16,7 +16,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +35,7 @@ from vrbench.journal import open_study
 from vrbench.runs.identity import DIGEST_BYTES, identify
 from vrbench.runs.source import changed_since, code_of
 from vrbench.spaces import check_key, edges, grid, read_space
+from vrbench.trials import Outcome, outcome, plain
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -73,45 +74,6 @@ class Claim:
     def overrides(self) -> list[str]:
         """The trial's parameters as Hydra overrides."""
         return [f"{key}={value if isinstance(value, str) else literal(value)}" for key, value in self.params.items()]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the runs of a trial came to."""
-
-    cost: float
-    metrics: dict[str, float] = field(default_factory=dict)
-    runs: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-def outcome(directories: Sequence[Path], metric: str | None, direction: str | None) -> Outcome | None:
-    """The mean cost over a trial's runs by their best validation; infinity if any diverged; None if any is unfinished.
-
-    Raises ValueError where the runs have no such metric.
-    """
-    costs, seconds = [], 0.0
-    gathered: dict[str, list[float]] = {}
-    for directory in directories:
-        summary = records.Run(directory).summary
-        if summary is None:
-            return None
-        seconds += sum(summary["seconds"].values())
-        best = summary["best"]["metrics"]
-        key = metric if metric is not None else summary["primary"]["metric"]
-        less_is_better = (direction or summary["primary"]["direction"]) == "min"
-        if summary["status"] == "diverged" or (not best):
-            costs.append(math.inf)
-            continue
-        if key not in best:
-            raise ValueError(f"metric={key}: the runs have no such metric; they have {', '.join(sorted(best))}")
-        for name, value in best.items():
-            gathered.setdefault(name, []).append(math.nan if value is None else float(value))
-        value = gathered[key][-1]
-        cost = value if less_is_better else -value
-        costs.append(cost if math.isfinite(cost) else math.inf)
-    means = {name: sum(values) / len(values) for name, values in gathered.items()}
-    return Outcome(sum(costs) / len(costs), means, [directory.name for directory in directories], seconds)
 
 
 class Search:
@@ -369,7 +331,7 @@ class Search:
             "edges": edges(best.params, self.space) if best else [],
             "code": self._study.user_attrs.get("code", {}),
             "code_changes": self._study.user_attrs.get("code_changes", []),
-            "trials": [_plain(trial) for trial in self._trials() if trial.state is not TrialState.WAITING],
+            "trials": [plain(trial) for trial in self._trials() if trial.state is not TrialState.WAITING],
         }
 
 
@@ -379,21 +341,6 @@ def _short(value: Any) -> str:
 
 def _numbers(metrics: Mapping[str, float]) -> str:
     return "  ".join(f"{key} {_short(value)}" for key, value in metrics.items())
-
-
-def _plain(trial: FrozenTrial) -> dict[str, Any]:
-    states = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "broken"}
-    state = states.get(trial.state, "running")
-    diverged = state == "finished" and trial.value is not None and math.isinf(trial.value)
-    known = {key: trial.user_attrs.get(key) for key in ("metrics", "runs", "seconds", "pruned_at")}
-    cost = trial.value if state == "finished" else None
-    return {
-        "number": trial.number,
-        "state": "diverged" if diverged else state,
-        "params": trial.params,
-        "cost": cost,
-        **known,
-    }
 
 
 def fingerprint(settings: SearchSettings, arm: str) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ NO_DATA = frozenset({".git", ".DS_Store", "Thumbs.db", "desktop.ini"})
 _FRESH_NS = 2_000_000_000
 _BLOCK = 1 << 20
 _FILES_A_JOB = 256
+_LONG = 4_000_000_000
+"""Bytes that take some seconds to read: that is said."""
 
 Found = tuple[str, os.stat_result]
 
@@ -83,6 +86,9 @@ def _hashes(files: Sequence[Found]) -> list[bytes]:
     with _memory() as memory:
         known = _recall(memory, [path for path, _ in files])
         missing = [(path, state) for path, state in files if known.get(path, ("",))[0] != _stamp(state)]
+        if (size := sum(state.st_size for _, state in missing)) > _LONG:
+            place = os.path.commonpath([path for path, _ in missing])
+            print(f"vrbench: reading {size / 1e9:.1f} GB in {place} once, to know these data again", file=sys.stderr)
         fresh: dict[str, bytes] = {}
         jobs = [missing[start : start + _FILES_A_JOB] for start in range(0, len(missing), _FILES_A_JOB)]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

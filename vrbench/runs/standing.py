@@ -14,7 +14,7 @@ from vrbench.redact import HIDDEN
 from vrbench.runs.identity import differences, relevant
 from vrbench.runs.source import changed_since
 
-Force = bool | Literal["changed", "resume"]
+Force = Literal[True, False, "changed", "resume"]
 
 
 @dataclass(frozen=True)
