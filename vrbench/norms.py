@@ -119,15 +119,20 @@ def _joined(pieces: list[Tensor]) -> Tensor:
 
 
 def _pieces(x: Tensor, chunk: int) -> Iterator[Tensor]:
-    """Views of at most `chunk` elements; a layout that cannot be seen as flat is cut along its largest dimension."""
+    """Views of at most `chunk` elements, in the order of memory (channels-last kernels are flat that way).
+
+    A layout that cannot be seen as flat is cut along its largest dimension.
+    """
     if x.numel() <= chunk:
         yield x
-    elif x.is_contiguous():
+        return
+    x = x.permute(sorted(range(x.ndim), key=x.stride, reverse=True))
+    if x.is_contiguous():
         yield from x.view(-1).split(chunk)
-    else:
-        dim = max(range(x.ndim), key=x.size)
-        for part in x.split(max(1, chunk * x.size(dim) // x.numel()), dim):
-            yield from _pieces(part, chunk)
+        return
+    dim = max(range(x.ndim), key=x.size)
+    for part in x.split(max(1, chunk * x.size(dim) // x.numel()), dim):
+        yield from _pieces(part, chunk)
 
 
 def _of_all_processes(square: Tensor, like: Any) -> Tensor:
