@@ -464,6 +464,30 @@ def test_trials_are_not_compared_on_test(tmp_path: Path, capsys: pytest.CaptureF
     assert "equivalent" in report(capsys, "compare", "vradam", "adamw", tmp_path, "--split", "val")
 
 
+def test_trials_are_no_tests_of_a_table_with_a_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials(tmp_path)
+    for optimizer, value in (("vradam", 0.9), ("adamw", 0.8)):
+        eight(tmp_path, value, optimizer, study="mine/confirm")
+    arguments = ("table", tmp_path, "--tuning", "--baseline", "adamw")
+    rows = json.loads(report(capsys, *arguments, "--format", "json"))["rows"]
+    assert [(row["verdict"], row["p"], row["p_holm"]) for row in rows] == [
+        (None, None, None), ("better", 2 / 256, 2 / 256), (None, None, None)
+    ]  # fmt: skip
+    assert report(capsys, *arguments).count("| test not read |") == 1
+
+
+def test_of_two_runs_the_one_that_read_test_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, 0.5, study="a", test_read=False)
+    make_run(tmp_path, 0.5, study="b")
+    make_run(tmp_path, 0.5, study="c", status="unfinished")
+    (arm,) = collect([tmp_path])
+    assert [run.manifest["study"] for run in arm.runs] == ["b"]
+    assert [line.split(" left out")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "vrbench: digits mlp vradam: seed 0 of study a",
+        "vrbench: digits mlp vradam: seed 0 of study c",
+    ]
+
+
 def test_seeds_that_did_not_read_test_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for optimizer in ("vradam", "adamw"):
         eight(tmp_path, 0.7, optimizer)

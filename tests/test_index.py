@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import QUICK, ROOT
+from made_runs import make_run
 
 from vrbench import index
 from vrbench.records import find_runs
@@ -65,6 +66,39 @@ def test_the_index_follows_the_folders(vrbench: Callable[..., int], tmp_path: Pa
         assert len(file.read_bytes().splitlines()) == 5
     os.rename(run.directory, tmp_path.parent / "gone")
     assert len(index.read_index(tmp_path)) == 3
+
+
+def test_rows_carry_what_arms_are_made_of(tmp_path: Path) -> None:
+    code = {"files": {"a.py": "1"}, "libraries": {}}
+    change = {"step": 7, "changed": ["a.py"], "at": "now"}
+    options = {"overrides": {"task.data.path": "x", "task.data.split_seed": 0}, "data": {"task.data.path": "ab"}}
+    make_run(tmp_path, 0.5, study="new", code=code, tuned={"search": "s"}, follows_seed=["task.data.split_seed"],
+             code_changes=[change], **options)  # fmt: skip
+    make_run(tmp_path, 0.5, study="old", schema=1)
+    make_run(tmp_path, 0.5, study="then", test_read=False)
+    make_run(tmp_path, 0.5, study="zzz", status="unfinished", seed=1)
+    (tmp_path / index.FILE).write_text('{"version": 1}\n{"directory": "new"}\n')  # of vrbench before schema 2
+    for _ in range(2):  # made anew, then taken from the index
+        new, old, then, unfinished = index.read_index(tmp_path)
+        assert (new["schema"], old["schema"], then["schema"]) == (2, 1, 2)
+        assert (new["test_read"], old["test_read"], then["test_read"]) == (True, True, False)
+        assert "test_read" not in unfinished
+        assert (new["follows_seed"], new["data"]) == (["task.data.split_seed"], {"task.data.path": "ab"})
+        assert (new["code"], new["code_changes"]) == (index.digest(code), [change])
+        assert new["tuned"] == index.digest({"search": "s"})
+        assert not {"follows_seed", "data", "code", "code_changes", "tuned"} & (old.keys() | then.keys())
+        assert index.config_of(new)["optimizer._target_"] == "optimizers.vradam"
+        assert not {"status", "val/loss", "best/val/loss"} & index.config_of(new).keys()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "-3", "10", "0.1", "-0.5", "1.0e-05", "1e-05", "1.5e3", "1.0e+22", "010", "1_000", "+1", "1.", ".5", "12:30",
+     "-0", "00.5", "1.2.3", "null", "''", "12345678901234567890"],
+)  # fmt: skip
+def test_numbers_are_read_as_yaml_reads_them(text: str) -> None:
+    for block in (f"key: {text}", f"key: {text}\n"):
+        assert repr(index._parsed(block)) == repr(yaml.safe_load(block))
 
 
 @pytest.mark.slow

@@ -144,6 +144,62 @@ def test_a_hundred_long_runs_make_a_page_of_less_than_3_mb(tmp_path: Path) -> No
     assert "2 are left out" in written.read_text(encoding="utf-8")
 
 
+def provenance(root: Path) -> dict[str, list[str]]:
+    """The lines of the page's only provenance list, by heading."""
+    tree: Any = html5lib.HTMLParser(strict=True).parse(page.render(collect([root])))
+    found: dict[str, list[str]] = {}
+    (listed,) = tree.iter(f"{HTML}dl")
+    for element in listed:
+        if element.tag == f"{HTML}dt":
+            lines = found.setdefault(text_of(element), [])
+        else:
+            lines.extend(text_of(code) for code in element.iter(f"{HTML}code"))
+    return found
+
+
+def test_provenance_tells_project_and_vrbench_apart(tmp_path: Path) -> None:
+    here, there, none = (
+        {"sha": "a" * 40, "dirty": True},
+        {"sha": "b" * 40, "dirty": False},
+        {"sha": None, "dirty": None},
+    )
+    for seed, (project, vrbench) in enumerate([(here, here), (here, there), (none, there), (here, none)]):
+        make_run(tmp_path, 0.5, seed=seed, git=project, vrbench_git=vrbench)
+    make_run(tmp_path, 0.5, seed=9, schema=1, git=there)
+    mine, installed = f"{'a' * 40} with uncommitted changes", "b" * 40
+    assert sorted(provenance(tmp_path)["code"]) == sorted(
+        f"{line} (1 runs)"
+        for line in (
+            mine,
+            f"project: {mine}; vrbench: {installed}",
+            f"project: no checkout; vrbench: {installed}",
+            f"project: {mine}; vrbench: an installed package",
+            installed,
+        )
+    )
+
+
+def test_provenance_tells_the_machine_and_whether_test_was_read(tmp_path: Path) -> None:
+    gpu = {
+        "device": "cuda",
+        "gpu": "NVIDIA H100",
+        "threads": 4,
+        "processes": 2,
+        "cpu": "AMD EPYC 7B13",
+        "system": "Linux",
+    }
+    make_run(tmp_path, 0.5, machine=gpu)
+    for seed in (1, 2):
+        make_run(tmp_path, 0.5, seed=seed, test_read=False)
+    make_run(tmp_path, 0.5, schema=1, seed=3)
+    found = provenance(tmp_path)
+    assert found["machines"] == [
+        "cpu of a x86_64 Linux machine, 1 threads (3 runs)",
+        "cuda (NVIDIA H100) of a AMD EPYC 7B13 Linux machine, 4 threads, 2 processes (1 runs)",
+    ]
+    assert found["test split"] == ["read (2 runs)", "not read (2 runs)"]
+
+
 # ---- in a browser ---------------------------------------------------------------------------------------------------
 
 

@@ -51,10 +51,11 @@ def test_a_part_of_each_kind_runs_and_is_reported(
     publish_results.main()
     kept = tmp_path / "results" / "smoke"
     rows = list(csv.DictReader((kept / "runs.csv").open()))
-    folders = {run.manifest["id"]: run for run in find_runs(tmp_path) if run.directory.parent.name != "tune"}
-    assert sorted(row["id"] for row in rows) == sorted(folders)
+    confirmed = [run for run in find_runs(tmp_path) if run.directory.parent.name != "tune"]
+    folders = {(run.directory.relative_to(tmp_path).parts[0], run.manifest["id"]): run for run in confirmed}
+    assert sorted((f"smoke-{row['study']}", row["id"]) for row in rows) == sorted(folders)
     for row in rows:
-        run: Run = folders[row["id"]]
+        run: Run = folders[f"smoke-{row['study']}", row["id"]]
         assert run.summary is not None
         assert float(row["test"]) == run.summary["metrics"][f"test/{row['metric']}"]
     searches = json.loads((kept / "searches.json").read_text())["smoke-table1"]

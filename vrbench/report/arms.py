@@ -127,13 +127,13 @@ class _Group:
     """Seeds that are left out, by study."""
 
     def add(self, run: Run, row: Row) -> None:
-        """Take a run; of two with one seed the first that is over."""
+        """Take a run; of two with one seed the first that is over and was to read the test split."""
         seed = int(row["seed"])
         there = self.members.get(seed)
         if there is None:
             self.members[seed] = run, row
             return
-        better = there[1]["status"] not in OVER and row["status"] in OVER
+        better = _rank(row) > _rank(there[1])
         self.twice.setdefault((there[1] if better else row)["study"], []).append(seed)
         if better:
             self.members[seed] = run, row
@@ -146,12 +146,13 @@ class _Group:
 def collect(paths: Sequence[Path], *, tuning: bool = False) -> list[Arm]:
     """The arms of any number of run folders, study folders and results roots, by task, model, optimizer and settings.
 
-    A folder named twice counts once; of two runs with the same configuration and seed the first that is over counts,
-    and a line says which does not. One configuration under two names (two YAMLs that say the same) is two arms. The
-    trials of a search (`<study>/tune` beside `<study>/search`) come only with `tuning`, or where a path names them, and
-    are never pooled with other runs: their `settings` say `runs=tuning`. An arm without any run that is over takes its
-    metric from others of its task; where there is none, it is left out, and a line says so. Raises FileNotFoundError
-    for a missing path and ValueError for a run of an unknown schema version.
+    A folder named twice counts once; of two runs with the same configuration and seed one counts (one that is over
+    before another, then one that was to read the test split, then the first), and a line says which does not. One
+    configuration under two names (two YAMLs that say the same) is two arms. The trials of a search (`<study>/tune`
+    beside `<study>/search`) come only with `tuning`, or where a path names them, and are never pooled with other runs:
+    their `settings` say `runs=tuning`. An arm without any run that is over takes its metric from others of its task;
+    where there is none, it is left out, and a line says so. Raises FileNotFoundError for a missing path and ValueError
+    for a run of an unknown schema version.
     """
     groups: dict[tuple[Any, ...], _Group] = {}
     for run, row, trial in _rows(paths, tuning):
@@ -232,6 +233,11 @@ class _Shared:
             "unread": frozenset(seed for seed, _, row in over if _was_not_to_read_test(row)),
             "tuned": [self._tuned[one] for one in dict.fromkeys(row["tuned"] for _, _, row in over if "tuned" in row)],
         }
+
+
+def _rank(row: Row) -> tuple[bool, bool]:
+    over = row["status"] in OVER
+    return over, over and not _was_not_to_read_test(row)
 
 
 def _was_not_to_read_test(row: Row) -> bool:

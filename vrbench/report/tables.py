@@ -49,7 +49,7 @@ def summary(
     versus: dict[int, Comparison] = {}
     if baseline is not None:
         base = pick(arms, baseline)
-        rivals = [arm for arm in arms if (arm.task, arm.model) in base and base[arm.task, arm.model] is not arm]
+        rivals = [arm for arm in arms if _why_none(arm, base, split) == ""]
         found = compare([(arm, base[arm.task, arm.model]) for arm in rivals], split, smallest, interval, allow)
         versus = {id(comparison.a): comparison for comparison in found}
     cells: list[list[str]] = []
@@ -89,7 +89,7 @@ def summary(
         if baseline is not None:
             comparison = versus.get(id(arm))
             record |= _verdict_record(comparison)
-            cell += _verdict_cells(comparison) if comparison else ["", "", _why_none(arm, base)]
+            cell += _verdict_cells(comparison) if comparison else ["", "", _why_none(arm, base, split)]
         cells.append(cell)
         records.append(record)
     headings = ["task", "model", "optimizer", "settings", split, "n", "diverged", "s / run"]
@@ -107,8 +107,14 @@ def summary(
     return Table(headings, cells, records, notes, frozenset(numeric), appendix=tuned.appendix(arms))
 
 
-def _why_none(arm: Arm, base: Mapping[tuple[str, str], Arm]) -> str:
-    return "baseline" if base.get((arm.task, arm.model)) is arm else "no baseline here"
+def _why_none(arm: Arm, base: Mapping[tuple[str, str], Arm], split: str) -> str:
+    """Why an arm is not compared with the baseline; empty where it is."""
+    there = base.get((arm.task, arm.model))
+    if there is None:
+        return "no baseline here"
+    if split == "test" and (cautions.is_blind(arm) or cautions.is_blind(there)):
+        return "test not read"
+    return "baseline" if there is arm else ""
 
 
 def comparison(found: Sequence[Comparison], a: str, b: str, split: str, smallest: Smallest, interval: str) -> Table:
