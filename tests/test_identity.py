@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from conftest import ROOT
 
 from vrbench.runs.identity import decides, differences, identify, local_data, relevant
 from vrbench.runs.source import numbers_typed
@@ -225,3 +227,34 @@ def test_a_number_of_no_stated_type_is_left_as_it_is(tmp_path: Path, monkeypatch
     (tmp_path / "own_part.py").write_text("class Part:\n    def __init__(self, size, share: int | float): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert numbers_typed({"part": {"_target_": "own_part.Part", "size": 1, "share": 1}}) == {}
+
+
+def parts(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for child in node.values():
+            yield from parts(child)
+
+
+UNTYPED = {("sam", key): "belongs to SAM's base optimizer, through **kwargs" for key in
+           ("lr", "momentum", "dampening", "weight_decay")}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        path for group in ("optimizer", "schedule", "model", "task") for path in (ROOT / "conf" / group).glob("*.yaml")
+    ),
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_every_float_of_a_yaml_may_be_given_as_a_whole_number(path: Path) -> None:
+    """`optimizer.weight_decay=0` and `=0.0` are one run, whatever part takes it."""
+    for part in parts(yaml.safe_load(path.read_text())):
+        for key, value in part.items():
+            numbers = value if isinstance(value, list) else [value]
+            if not all(isinstance(number, float) for number in numbers) or not numbers:
+                continue
+            whole = [1 for _ in numbers] if isinstance(value, list) else 1
+            found = numbers_typed({"part": {"_target_": part["_target_"], key: whole}})
+            assert bool(found) == ((path.stem, key) not in UNTYPED), key

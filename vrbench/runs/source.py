@@ -10,6 +10,7 @@ imports, directly or not. An installed library counts by its version and the fil
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import hashlib
 import importlib.machinery
@@ -24,10 +25,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-LOOP = ("vrbench.trainer", "vrbench.randomness", "vrbench.distributed", "vrbench.capabilities")
+LOOP = (
+    "vrbench.trainer",
+    "vrbench.randomness",
+    "vrbench.distributed",
+    "vrbench.capabilities",
+    "vrbench.norms",
+    "vrbench.recalibration",
+)
 """Modules that decide a run's numbers and that no `_target_` names."""
 
 _BY_NAME = ("hydra.utils.get_class", "hydra.utils.get_method", "hydra.utils.get_object")
+_BUILT_IN = frozenset(dir(builtins))
+_ASSIGNS = (ast.Assign, ast.AnnAssign)
 _DEEPEST = 8
 """Re-exports that a name is followed through."""
 
@@ -300,36 +310,42 @@ def argument_types(target: str) -> dict[str, frozenset[str]]:
     if named is None or len(named[1]) != 1:
         return {}
     defined = _definition(named[0], named[1][0])
-    return {} if defined is None else _arguments(*defined)
+    return _arguments(*defined) if defined and not isinstance(defined[1], _ASSIGNS) else {}
 
 
 def _arguments(module: Module, node: Any, depth: int = 0) -> dict[str, frozenset[str]]:
     if isinstance(node, ast.FunctionDef):
         spec = node.args
-        return {a.arg: _names(a.annotation) for a in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs) if a.annotation}
+        arguments = (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)
+        return {a.arg: _names(module, a.annotation) for a in arguments if a.annotation}
     for inner in node.body:
         if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
             return _arguments(module, inner)
     if any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list):
         fields = [inner for inner in node.body if isinstance(inner, ast.AnnAssign)]
-        return {field.target.id: _names(field.annotation) for field in fields if isinstance(field.target, ast.Name)}
+        return {f.target.id: _names(module, f.annotation) for f in fields if isinstance(f.target, ast.Name)}
     for base in node.bases:
         defined = _definition(module, base.id) if isinstance(base, ast.Name) and depth < _DEEPEST else None
-        if defined is not None and (found := _arguments(*defined, depth + 1)):
+        if defined and isinstance(defined[1], ast.ClassDef) and (found := _arguments(*defined, depth + 1)):
             return found
     return {}
 
 
-def _names(annotation: ast.expr | None) -> frozenset[str]:
+def _names(module: Module, annotation: ast.expr, depth: int = 0) -> frozenset[str]:
+    """The names in an annotation, those in what an alias (`Betas = tuple[float, float]`) stands for among them."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         annotation = ast.parse(annotation.value, mode="eval").body
-    return (
-        frozenset(node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)) if annotation else frozenset()
-    )
+    found = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    for name in sorted(found - _BUILT_IN) if depth < _DEEPEST else ():
+        defined = _definition(module, name)
+        alias = getattr(defined[1], "value", None) if defined is not None else None
+        if defined is not None and alias is not None:
+            found |= _names(defined[0], alias, depth + 1)
+    return frozenset(found)
 
 
 def _definition(module: Module, name: str, depth: int = 0) -> tuple[Module, Any] | None:
-    """The class or function of this name, followed through imports, and the module that defines it."""
+    """The class, function or assignment of this name, followed through imports, and the module that it stands in."""
     tree = _scan(str(module.file), *_stamp(module.file)).tree
     if tree is None or depth > _DEEPEST:
         return None
@@ -337,6 +353,10 @@ def _definition(module: Module, name: str, depth: int = 0) -> tuple[Module, Any]
     for node in _running(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
             return module, node
+        if isinstance(node, _ASSIGNS) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                return module, node
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if alias.name == "*":
