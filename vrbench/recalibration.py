@@ -40,7 +40,8 @@ def recalibrated(
     The statistics are plain means over the first `BATCHES` training batches of an order drawn for this step, each
     brought into the model's memory format by `prepare`, in float32 and train mode (dropout is on, as it is in
     training). A layer that no batch went through in train mode (a frozen one) keeps its own. All draws come from
-    streams that no other consumer has; torch's generators and the task's state are put back.
+    streams that no other consumer has; torch's generators and the task's state are put back. Of several processes, each
+    takes whole batches, and all come to the same statistics.
     """
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
