@@ -296,10 +296,7 @@ def _check_metric(trainer: Trainer, info: RunInfo) -> None:
     for summary in info.directory.parent.glob("*/summary.json"):
         if metric in json.loads(summary.read_bytes())["best"]["metrics"]:
             return
-    import torch
-
-    with torch.no_grad():
-        known = sorted(f"val/{name}" for name in trainer.task.evaluate(trainer.measured_model.eval(), "val"))
+    known = sorted(trainer.validation_metrics())
     if metric not in known:
         raise ConfigError(f"hydra.sweeper.metric={metric}: no such metric; {offer(metric, known, 'the task')}")
 
