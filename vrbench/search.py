@@ -31,7 +31,8 @@ from pydantic.dataclasses import dataclass as validated
 
 from vrbench import confirmation, records
 from vrbench.confirmation import literal
-from vrbench.journal import open_study
+from vrbench.journal import STUDY, open_storage, open_study
+from vrbench.pruning import spoil
 from vrbench.runs.identity import DIGEST_BYTES, identify
 from vrbench.runs.source import changed_since, code_of
 from vrbench.spaces import check_key, edges, grid, read_space
@@ -120,10 +121,19 @@ class Search:
         self._mine: dict[int, FileLock] = {}
         self._left: set[int] = set()
         with self._gate:
-            self._study = open_study(folder)
+            self._open()
             self._check_code(code_of(config), config["force"])
             for point in points[len(self._trials()) :]:
                 self._study.enqueue_trial(point)
+
+    def _open(self) -> None:
+        self._storage = open_storage(self.folder)
+        self._study = open_study(self.folder, self._storage)
+
+    def _id(self, number: int) -> int:
+        """A trial's id in the storage."""
+        study = self._storage.get_study_id_from_name(STUDY)
+        return self._storage.get_trial_id_from_study_id_trial_number(study, number)
 
     def _check_code(self, code: dict[str, dict[str, str]], force: bool | str) -> None:
         """Trials of different code are not one search: begin anew, go on knowingly, or raise ValueError."""
@@ -135,7 +145,7 @@ class Search:
             for name in ("journal.log", "trials.json"):
                 if (self.folder / name).exists():
                     (self.folder / name).rename(aside / name)
-            self._study = open_study(self.folder)
+            self._open()
             print(f"search {self.name}: its code has changed ({', '.join(changed)}): begun anew, the old in {aside}")
         elif changed and force == "resume":
             changes = self._study.user_attrs.get("code_changes", [])
@@ -167,7 +177,7 @@ class Search:
                     if "pruned_at" in trial.user_attrs:
                         self._tell(trial.number, TrialState.PRUNED)
                         continue
-                    found.append(self._suggest(optuna.trial.Trial(self._study, trial._trial_id)))
+                    found.append(self._suggest(optuna.trial.Trial(self._study, self._id(trial.number))))
             while len(found) < self.settings.parallel and self._begun() < self.budget:
                 self._study.sampler = self._sampler(self._begun())
                 trial_ = self._study.ask()
@@ -219,6 +229,8 @@ class Search:
         """The trial's runs are over; a diverged one is told as infinitely bad, and stays in the search."""
         with self._gate:
             self._note(claim.number, asdict(result))
+            if math.isinf(result.cost) and self.settings.pruner != "none":  # its run may have died before it said so
+                spoil(self._storage, self._id(claim.number), len(self._trials()[claim.number].intermediate_values))
             self._tell(claim.number, TrialState.COMPLETE, result.cost)
 
     def leave(self, claim: Claim, *, broke: bool) -> bool:
@@ -241,9 +253,8 @@ class Search:
         return False
 
     def _note(self, number: int, attributes: Mapping[str, Any]) -> None:
-        trial_id = self._trials()[number]._trial_id
         for key, value in attributes.items():
-            self._study._storage.set_trial_user_attr(trial_id, key, value)
+            self._storage.set_trial_user_attr(self._id(number), key, value)
 
     def _tell(self, number: int, state: TrialState, cost: float | None = None) -> None:
         self._study.tell(number, cost, state=state)
