@@ -77,7 +77,13 @@ def test_rows_carry_what_arms_are_made_of(tmp_path: Path) -> None:
     make_run(tmp_path, 0.5, study="old", schema=1)
     make_run(tmp_path, 0.5, study="then", test_read=False)
     make_run(tmp_path, 0.5, study="zzz", status="unfinished", seed=1)
-    (tmp_path / index.FILE).write_text('{"version": 1}\n{"directory": "new"}\n')  # of vrbench before schema 2
+    index.read_index(tmp_path)
+    _, *lines = (tmp_path / index.FILE).read_text().splitlines()
+    former = [
+        {key: value for key, value in json.loads(line).items() if key not in ("schema", "code")} for line in lines
+    ]
+    before = [{"version": 1}, *former]  # the index as vrbench wrote it before schema 2
+    (tmp_path / index.FILE).write_text("".join(f"{json.dumps(row)}\n" for row in before))
     for _ in range(2):  # made anew, then taken from the index
         new, old, then, unfinished = index.read_index(tmp_path)
         assert (new["schema"], old["schema"], then["schema"]) == (2, 1, 2)

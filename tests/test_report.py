@@ -25,6 +25,7 @@ from vrbench.report import compare, formats
 from vrbench.report.arms import Arm, collect
 from vrbench.report.compare import Smallest, judge, pair
 from vrbench.report.main import main
+from vrbench.runs.source import code_of
 
 SEEDS = range(10, 18)
 
@@ -338,7 +339,7 @@ def test_a_wrong_use_is_one_line(
 
 def many_runs(root: Path, number: int) -> None:
     """So many run folders of eight seeds each, with the config of a real one and a rate for each arm."""
-    source = make_run(root.parent, 0.9)
+    source = make_run(root.parent, 0.9, code=code_of({"optimizer": {"_target_": "optimizers.vradam.VRAdam"}}))
     manifest, summary = (json.loads((source / name).read_text()) for name in ("manifest.json", "summary.json"))
     config = (source / "config.yaml").read_text()
     noise = random.Random(0)

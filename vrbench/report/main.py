@@ -168,7 +168,8 @@ def paper(paths: tuple[Path, ...], output: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a wrong use or a bad record ends in one line and exit code 2."""
     with contextlib.suppress(OSError):
-        sys.path.append(os.getcwd())  # where the code of the user's project is looked up, to see whether it has changed
+        if os.getcwd() not in sys.path:  # where the user's code is looked up, to see whether it has changed
+            sys.path.append(os.getcwd())
     try:
         code = cli.main(arguments, prog_name="vrbench-report", standalone_mode=False)
         sys.stdout.flush()
