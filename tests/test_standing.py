@@ -208,6 +208,7 @@ def test_what_follows_the_seed_is_one_arm(vrbench: Call, tmp_path: Path) -> None
     assert len({one["id"] for one in found}) == 2
     assert len({one["arm"] for one in found}) == 1
     assert all(one["follows_seed"] == ["task.data.split_seed"] for one in found)
+    assert {one["label"] for one in found} == {"vradam trainer.max_steps=20 trainer.eval_every=10"}
 
 
 # ---- another look at the same run -----------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def _identity(cfg: DictConfig, settings: RunSettings) -> RunInfo:
         config,
         choices,
         settings.seed,
-        label=_label(choices["optimizer"], chosen.overrides.task),
+        label=_label(choices["optimizer"], chosen.overrides.task, follows),
         follows_seed=follows,
         data=identity.data,
         code=code_of(config),
@@ -186,14 +186,14 @@ def _identity(cfg: DictConfig, settings: RunSettings) -> RunInfo:
     )
 
 
-def _label(optimizer: str, overrides: Sequence[str]) -> str:
-    """The optimizer and what else was given: `vradam lr=0.01 schedule=warmup_cosine`."""
-    shown = []
+def _label(optimizer: str, overrides: Sequence[str], follows: Sequence[str]) -> str:
+    """The optimizer and what else was given: `vradam lr=0.01 schedule=warmup_cosine`; what follows the seed is not."""
+    shown = {}
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if decides(key) and key not in ("task", "model", "optimizer", "seed", "experiment", "sweep"):
-            shown.append(f"{key.removeprefix('optimizer.')}={value}")
-    return hide(" ".join([optimizer, *shown]))
+        if decides(key) and key not in ("task", "model", "optimizer", "seed", "experiment", "sweep", *follows):
+            shown[key.removeprefix("optimizer.")] = value
+    return hide(" ".join([optimizer, *(f"{key}={value}" for key, value in shown.items())]))
 
 
 def _tuned(sweeper: DictConfig) -> dict[str, Any] | None:
