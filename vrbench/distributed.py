@@ -12,6 +12,7 @@ Evaluation runs whole in every process; process 0 alone writes records, checkpoi
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -47,6 +48,7 @@ class Processes:
         if not dist.is_initialized():
             on_gpu = device is not None and device.type == "cuda"
             dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30))
+            atexit.register(dist.destroy_process_group)  # or its threads may abort the process as it ends
         return cls(int(os.environ["RANK"]), size)
 
     def device(self, device: torch.device) -> torch.device:
