@@ -82,11 +82,24 @@ class GatedOptimizer(Optimizer):
                 raise ValueError(f"{name} is one for all parameter groups: {self.defaults[name]!r} here")
         self.check({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        if group["params"]:
-            device = group["params"][0].device
-            total = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
-            _report(group, gated_rate(_scalar(group["lr"]), total, 0.0, 0.0), torch.ones_like(total), total)
+        if self.param_groups[-1]["params"]:
+            _report_open(self.param_groups[-1])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state of before, or of a related optimizer (AdamW's): settings that its groups lack are this one's.
+
+        Raises:
+            ValueError: the state of a parameter lacks what this optimizer keeps; it is another optimizer's.
+        """
+        super().__setstate__(state)
+        for own in self.state.values():
+            if own and (missing := [name for name in self.state_names if name not in own]):
+                raise ValueError(f"state: lacks {', '.join(missing)}, which {type(self).__name__} keeps")
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+            if group["params"] and any(name not in group for name in REPORTS):
+                _report_open(group)
 
     def check(self, group: dict[str, Any]) -> None:
         """Refuse hyperparameters out of range. Subclasses add their own and call this one.
@@ -220,6 +233,13 @@ def require(name: str, value: object, wanted: str, good: bool | Tensor) -> None:
 def _report(group: dict[str, Any], rate: Tensor, opening: Tensor, total: Tensor) -> None:
     for name, value in zip(REPORTS, (rate, opening, total), strict=True):
         group[name] = value.detach()
+
+
+def _report_open(group: dict[str, Any]) -> None:
+    """Reports of a group that has made no step: the gate is open, nothing moves."""
+    device = group["params"][0].device
+    total = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    _report(group, gated_rate(_scalar(group["lr"]), total, 0.0, 0.0), torch.ones_like(total), total)
 
 
 def _scalar(lr: float | Tensor) -> float | Tensor:

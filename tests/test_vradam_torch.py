@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import weakref
 from pathlib import Path
@@ -275,3 +276,38 @@ def test_every_rank_takes_the_same_rate(tmp_path: Path) -> None:
             torch.testing.assert_close(result["fsdp"], result["whole"], rtol=1e-12, atol=1e-14)
             assert result["gates"] == pytest.approx([first["gates"][0]] * 3, rel=1e-12)
             assert result["gates"][0] < 1
+
+
+def test_it_goes_on_from_adamws_state_and_from_one_without_newer_keys() -> None:
+    """Settings that the state's groups lack are this optimizer's own; with beta3 = 0 the steps are AdamW's."""
+    start = [torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    old = torch.optim.AdamW([start[0]], lr=0.1)
+    new = VRAdam([start[1]], lr=0.5, beta3=0.0, power=3.0)
+    for step in range(3):
+        start[0].grad = torch.full_like(start[0], 1.0 + step)
+        old.step()
+    new.load_state_dict(copy.deepcopy(old.state_dict()))
+    with torch.no_grad():
+        start[1].copy_(start[0])
+    for p, optimizer in zip(start, (old, new), strict=True):
+        p.grad = torch.full_like(p, 2.0)
+        optimizer.step()
+    torch.testing.assert_close(start[0], start[1], rtol=1e-12, atol=0)
+    assert (new.param_groups[0]["lr"], new.param_groups[0]["power"]) == (0.1, 3.0)
+
+    state = new.state_dict()
+    for key in ("power", "gate_scope", "effective_lr"):
+        del state["param_groups"][0][key]
+    again = VRAdam([start[1]], beta3=0.0)
+    again.load_state_dict(state)
+    again.step()
+    assert again.param_groups[0]["power"] == 2.0
+
+
+def test_the_state_of_another_kind_of_optimizer_is_refused_by_what_it_lacks() -> None:
+    p = torch.ones(3, requires_grad=True)
+    p.grad = torch.ones(3)
+    sgd = torch.optim.SGD([p], lr=0.1, momentum=0.9)
+    sgd.step()
+    with pytest.raises(ValueError, match="state: lacks exp_avg, exp_avg_sq, step, which VRAdam keeps"):
+        VRAdam([p]).load_state_dict(sgd.state_dict())
