@@ -383,3 +383,34 @@ def test_real_cifar10_and_mnist_load_from_a_local_folder():
     mnist = load(SHARED / "mnist", image_column="image", val_fraction=0.05, train_size=200, test_size=200)
     assert mnist.shape == (1, 28, 28)
     assert abs(mnist.images["val"].double().mean() / 255 - 0.1307) < 0.005
+
+
+def test_copies_of_an_image_stay_in_one_split(tmp_path):
+    """Whatever class folder they lie in: what was trained on may not be tested."""
+    from PIL import Image
+
+    for number in range(30):
+        for name in ("cat", "dog"):  # each picture twice
+            path = tmp_path / "all" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (8 * number, number, 5)).save(path)
+    for seed in range(3):
+        data = folder_data(tmp_path / "all", split_seed=seed)
+        seen = {split: {image.numpy().tobytes() for image in data.images[split]} for split in SPLITS}
+        assert not seen["train"] & seen["test"]
+        assert not seen["train"] & seen["val"]
+        assert not seen["val"] & seen["test"]
+        assert sum(len(data.images[split]) for split in SPLITS) == 60
+
+
+def test_copies_between_splits_of_the_folder_are_told(tmp_path):
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for number, name in enumerate(("cat", "dog") * 4):
+            path = tmp_path / "all" / split / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shade = number if split == "train" or number == 0 else 100 + number
+            Image.new("RGB", (8, 8), (shade, 2, 5)).save(path)
+    with pytest.warns(UserWarning, match=r"1 image stands in test and in (train|val)"):
+        folder_data(tmp_path / "all")

@@ -261,6 +261,16 @@ def test_bad_pairs_are_refused(tmp_path: Path, line: str, says: str) -> None:
         text.prompt_completion(str(tmp_path), "prompt", "completion", 0.1, 0.1)
 
 
+def test_json_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    """JSON text may hold U+2028, and files from Windows begin with a mark and end lines with two characters."""
+    rows = [json.dumps({"q": f"{n}\u2028?", "a": "b\x85c"}, ensure_ascii=False) for n in range(40)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
+    found = text.prompt_completion(str(file), "q", "a", 0.2, 0.2)
+    assert len(found.train) + len(found.val) + len(found.test) == 40
+    assert {completion for _, completion in found.train} == {"b\x85c"}
+
+
 def test_three_files_of_pairs_share_no_prompt(tmp_path: Path) -> None:
     line = '{{"q": "{}", "a": "b"}}\n'
     folder = write(tmp_path, train_jsonl=line.format(1), val_jsonl=line.format(2), test_jsonl=line.format(3))

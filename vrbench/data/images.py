@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from vrbench.data.decode import PixelFormat, cached, decode_all
 from vrbench.data.folders import scan
 from vrbench.data.hub import Source
 from vrbench.data.splits import check_fraction, check_seed, check_size, cut, shuffled, split_off
-from vrbench.runs.content import content_hash
+from vrbench.runs.content import content_hash, file_hashes
 
 if TYPE_CHECKING:
     import datasets
@@ -261,7 +263,8 @@ def image_folder(
     """A local folder with one sub-folder of images per class, or with such folders in `train/`, `val/` and `test/`.
 
     Classes are the sub-folders in alphabetical order. A split without a folder of its own is drawn from the others by
-    `split_seed`: the share `val_fraction` or `test_fraction` of `train/` (or of everything). Each image is scaled until
+    `split_seed`: the share `val_fraction` or `test_fraction` of `train/` (or of everything), copies of a file in one
+    split; where the folder's own splits share files, a warning says so. Each image is scaled until
     its shorter side is `image_size` and cut to the central square. All images lie in memory: 224×224 RGB pixels are
     150 kB.
 
@@ -292,14 +295,37 @@ def _image_folder(
         if split not in found.files
     }
     pool = found.files.pop("train")
-    drawn = split_off(shuffled(len(pool), split_seed), missing)
+    drawn = _copies_together(split_off(shuffled(len(pool), split_seed), missing), [file for file, _ in pool])
     drawn["train"] = cut("train_size", drawn["train"], train_size)
     files = found.files | {split: [pool[number] for number in rows.tolist()] for split, rows in drawn.items()}
+    _warn_of_copies(path, {split: [file for file, _ in labelled] for split, labelled in files.items()})
     return ImageData(
         {split: _read_files(path, content, [file for file, _ in files[split]], wanted) for split in SPLITS},
         {split: torch.tensor([label for _, label in files[split]]) for split in SPLITS},
         len(found.classes),
     )
+
+
+def _copies_together(parts: dict[str, Tensor], files: list[Path]) -> dict[str, Tensor]:
+    """The same split, with copies of a file in the part of the first of them: none may be seen in training and test."""
+    hashes = file_hashes(files)
+    home: dict[bytes, str] = {}
+    moved: dict[str, list[int]] = {split: [] for split in parts}
+    for split, rows in parts.items():
+        for number in rows.tolist():
+            moved[home.setdefault(hashes[number], split)].append(number)
+    if empty := [split for split, rows in moved.items() if not rows]:
+        raise ValueError(f"path: the {empty[0]} split is empty, because its images are copies of others")
+    return {split: torch.tensor(rows) for split, rows in moved.items()}
+
+
+def _warn_of_copies(path: str, files: dict[str, list[Path]]) -> None:
+    """Say so where the folder's own splits share files: that is the data's, and not ours to change."""
+    hashes = {split: set(file_hashes(own)) for split, own in files.items()}
+    for one, other in itertools.combinations(hashes, 2):
+        if shared := len(hashes[one] & hashes[other]):
+            copies = "1 image stands" if shared == 1 else f"{shared} images stand"
+            warnings.warn(f"path={path}: {copies} in {one} and in {other}", stacklevel=2)
 
 
 def _read_files(path: str, content: str, files: list[Path], wanted: PixelFormat) -> Tensor:

@@ -215,7 +215,8 @@ def _read_pairs(path: Path, fields: tuple[str, str]) -> list[tuple[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"path={path}: no such file")
     pairs = []
-    for number, line in enumerate(_read(path, "path").splitlines(), 1):
+    text = _read(path, "path").removeprefix("\ufeff")  # what Windows programs put before UTF-8
+    for number, line in enumerate(text.split("\n"), 1):  # JSON text may hold any other line separator, U+2028 say
         if not line.strip():
             continue
         try:

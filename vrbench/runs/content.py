@@ -51,6 +51,12 @@ def content_hash(path: Path) -> str:
     return _combine(list(zip((name for name, _, _ in found), digests, strict=True)))
 
 
+def file_hashes(files: Sequence[Path]) -> list[bytes]:
+    """The hash of each file's bytes alone: equal for copies. Raises OSError for a file that cannot be read."""
+    real = [os.path.realpath(file) for file in files]
+    return _hashes([(path, os.stat(path)) for path in real])
+
+
 def _combine(parts: Sequence[tuple[str, bytes]]) -> str:
     total = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for name, digest in parts:
