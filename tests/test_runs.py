@@ -258,3 +258,15 @@ def test_a_multirun_prints_the_table_of_each_study_that_it_ran(
     studies = [line.strip() for line in said.splitlines() if line.startswith("study ")]
     assert studies == [f"study {name.split('/')[-1]}" for name in sweep.partition("=")[2].split(",")]
     assert not list(tmp_path.rglob("multirun.yaml"))
+
+
+@pytest.mark.parametrize(("task", "code"), [("pydoc", 2), ("hypergrid", 2), ("gridworld", 0), ("diffusion_digits", 0)])
+def test_a_memory_format_for_images_is_taken_or_refused(
+    task: str, code: int, vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    short = ("trainer.max_steps=2", "trainer.eval_every=2", "logger=none", "trainer.evaluate_test=false")
+    assert vrbench(f"task={task}", "trainer.channels_last=true", *short) == code
+    if code:
+        said = capfd.readouterr().err
+        assert f"trainer.channels_last=true: is for images, which task={task} has not" in said
+        assert "Traceback" not in said

@@ -321,6 +321,8 @@ def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:
     with blame("model"):
         model = make_model(task.input_shape, task.output_dim)
     if training.channels_last:
+        if len(task.input_shape) != 3:
+            raise ConfigError(f"trainer.channels_last=true: is for images, which task={info.choices['task']} has not")
         model = model.to(memory_format=torch.channels_last)
     model = model.to(device)
     if training.parallel == "fsdp":

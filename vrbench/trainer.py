@@ -195,10 +195,9 @@ class Trainer:
         return self._in_format(self.processes.share(batch))
 
     def _in_format(self, batch: Batch) -> Batch:
-        if not self.settings.channels_last:
+        if not self.settings.channels_last or not isinstance(batch, tuple):
             return batch
-        images, *rest = batch
-        return (images.contiguous(memory_format=torch.channels_last), *rest)
+        return tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in batch)
 
     def _backward(self, batches: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
         """Fresh gradients of the mean loss over the batches; the same noise however often it is called in a step."""
