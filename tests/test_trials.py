@@ -118,3 +118,32 @@ def test_a_confirmed_run_says_how_it_was_tuned(vrbench: Call, tmp_path: Path) ->
     assert isinstance(tuned["edges"], list)
     (plain,) = [one for one in find_runs(tmp_path / "s" / "tune") if one.manifest["tuned"] is not None] or [None]
     assert plain is None
+
+
+@pytest.mark.parametrize("line", [b'{"op_co\n', b"\xff\xfe\n", b"[]\n", b'{"op_code": 4}\n'])
+def test_a_damaged_journal_is_named(
+    line: bytes, vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = (*SEARCH, "optimizer=adamw", "hydra.sweeper.n_trials=1")
+    assert vrbench(*command) == 0
+    (journal,) = tmp_path.glob("s/search/*/journal.log")
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([first, line, *rest]))
+    capfd.readouterr()
+    assert vrbench(*command) == 2
+    (said,) = capfd.readouterr().err.splitlines()
+    assert f"{journal}: a line is damaged (" in said
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+    import fcntl
+
+    from vrbench.runs.locks import Lock
+
+    def refuses(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with pytest.raises(OSError, match=r"No locks available: '.*/lock'"):
+        Lock(tmp_path / "lock", timeout=0).acquire()

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 
 import optuna
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ConfigDict, Field, model_validator
@@ -34,6 +34,7 @@ from vrbench.confirmation import literal
 from vrbench.journal import STUDY, open_storage, open_study
 from vrbench.pruning import spoil
 from vrbench.runs.identity import DIGEST_BYTES, identify
+from vrbench.runs.locks import Lock
 from vrbench.runs.source import changed_since, code_of
 from vrbench.spaces import check_key, edges, grid, read_space
 from vrbench.trials import Outcome, outcome, plain
@@ -117,8 +118,8 @@ class Search:
                 )
             self.budget = len(points)
         folder.mkdir(parents=True, exist_ok=True)
-        self._gate = FileLock(folder / "lock")
-        self._mine: dict[int, FileLock] = {}
+        self._gate = Lock(folder / "lock")
+        self._mine: dict[int, Lock] = {}
         self._left: set[int] = set()
         with self._gate:
             self._open()
@@ -189,7 +190,7 @@ class Search:
         return sum(trial.state is not TrialState.WAITING for trial in self._trials())
 
     def _take(self, number: int) -> bool:
-        lock = FileLock(self.folder / f"trial-{number}.lock", timeout=0)
+        lock = Lock(self.folder / f"trial-{number}.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:

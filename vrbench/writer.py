@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from vrbench import checkpoint, records
 from vrbench.contracts import Logger, RunInfo
 from vrbench.redact import hide, hide_all
+from vrbench.runs.locks import Lock
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -230,7 +231,7 @@ def repair(run: RunInfo, loggers: Mapping[str, Logger]) -> list[str]:
 def _locked(working: Path) -> Iterator[None]:
     """Hold a run's lock; where the run is over at the end, its checkpoint folder goes. Raises RunIsTaken."""
     working.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(working / "lock", timeout=0)
+    lock = Lock(working / "lock", timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
