@@ -295,7 +295,7 @@ def _image_folder(
         if split not in found.files
     }
     pool = found.files.pop("train")
-    drawn = _copies_together(split_off(shuffled(len(pool), split_seed), missing), [file for file, _ in pool])
+    drawn = _copies_together(path, split_off(shuffled(len(pool), split_seed), missing), [file for file, _ in pool])
     drawn["train"] = cut("train_size", drawn["train"], train_size)
     files = found.files | {split: [pool[number] for number in rows.tolist()] for split, rows in drawn.items()}
     _warn_of_copies(path, {split: [file for file, _ in labelled] for split, labelled in files.items()})
@@ -306,7 +306,7 @@ def _image_folder(
     )
 
 
-def _copies_together(parts: dict[str, Tensor], files: list[Path]) -> dict[str, Tensor]:
+def _copies_together(path: str, parts: dict[str, Tensor], files: list[Path]) -> dict[str, Tensor]:
     """The same split, with copies of a file in the part of the first of them: none may be seen in training and test."""
     hashes = file_hashes(files)
     home: dict[bytes, str] = {}
@@ -315,7 +315,7 @@ def _copies_together(parts: dict[str, Tensor], files: list[Path]) -> dict[str, T
         for number in rows.tolist():
             moved[home.setdefault(hashes[number], split)].append(number)
     if empty := [split for split, rows in moved.items() if not rows]:
-        raise ValueError(f"path: the {empty[0]} split is empty, because its images are copies of others")
+        raise ValueError(f"path={path}: the {empty[0]} split is empty, because its images are copies of others")
     return {split: torch.tensor(rows) for split, rows in moved.items()}
 
 
