@@ -132,8 +132,8 @@ def test_a_diverging_run_is_not_called_pruned(tmp_path: Path) -> None:
         show(watch, [0.5] * PLANNED, [1.0] * PLANNED)
         watch.pruned = False
         finish(tmp_path, watch, number, diverged=False)
-    for number in range(3, 9):
-        wreck(tmp_path, "hyperband", number, [CHANCE], [NAN])
+    wrecks = [wreck(tmp_path, "hyperband", number, [CHANCE], [NAN]) for number in range(3, 9)]
+    assert all("pruned_at" not in trial.user_attrs for trial in wrecks)
 
 
 def test_a_resumed_run_is_counted_on_from_its_rows(tmp_path: Path) -> None:

@@ -189,6 +189,17 @@ def test_a_folder_that_holds_another_config_is_refused_by_key(
     assert vrbench(*QUICK, "force=true") == 0
 
 
+def test_force_trains_over_an_unfinished_run_of_another_config(
+    vrbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(12, vrbench, monkeypatch, *QUICK)
+    path = only(tmp_path).directory / "config.yaml"
+    path.write_text(path.read_text().replace("lr: 0.001", "lr: 0.5"))
+    assert vrbench(*QUICK) == 2
+    assert vrbench(*QUICK, "force=true") == 0
+    assert manifest(only(tmp_path))["resumed_from_step"] is None
+
+
 def test_numbers_are_typed_before_they_are_hashed(vrbench: Call, tmp_path: Path) -> None:
     for value in ("0", "0.0", "0.", "0e0"):
         assert vrbench("optimizer=adamw", f"optimizer.weight_decay={value}", *QUICK) == 0

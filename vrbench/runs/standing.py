@@ -38,7 +38,14 @@ def standing(run: RunInfo, force: Force) -> Standing:
     manifest = _manifest(run)
     if manifest is None or manifest["schema"] != records.SCHEMA:
         return Standing("train")
-    _check_same(run, manifest)
+    if other := _other_config(run, manifest):
+        if force is True:
+            return Standing("anew", f"its folder held another config ({'; '.join(other[:3])}): begun anew")
+        more = f" (and {len(other) - 3} more)" if len(other) > 3 else ""
+        raise ValueError(
+            f"{run.directory}: holds a run of another config ({'; '.join(other[:3])}{more}); "
+            "take another study= or results_dir=, or force=true to train over it"
+        )
     changed = tuple(changed_since(manifest.get("code", {})))
     if over:
         if changed and force == "changed":
@@ -64,25 +71,16 @@ def _manifest(run: RunInfo) -> dict[str, Any] | None:
         return None
 
 
-def _check_same(run: RunInfo, manifest: Mapping[str, Any]) -> None:
-    """Raises ValueError, key by key, where the folder's config is not the one that is asked for."""
+def _other_config(run: RunInfo, manifest: Mapping[str, Any]) -> list[str]:
+    """The keys, with both values, at which the folder's config is not the one that is asked for."""
     try:
         stored = yaml.safe_load((run.directory / "config.yaml").read_bytes())
     except (FileNotFoundError, yaml.YAMLError):
-        return  # a process died before it was there, and it is written anew
-    there = relevant(stored, manifest.get("data", {}))
+        return []  # a process died before it was there, and it is written anew
+    there, asked = relevant(stored, manifest.get("data", {})), relevant(run.config, run.data)
     hidden = {key for key, value in there.items() if isinstance(value, str) and HIDDEN in value}
-    there, asked = (
-        {key: value for key, value in known.items() if key not in hidden}
-        for known in (there, relevant(run.config, run.data))
-    )
-    found = differences(there, asked)
-    if found:
-        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-        raise ValueError(
-            f"{run.directory}: holds a run of another config ({'; '.join(found[:3])}{more}); "
-            "take another study= or results_dir=, or force=true to train over it"
-        )
+    known = [{key: value for key, value in side.items() if key not in hidden} for side in (there, asked)]
+    return differences(*known)
 
 
 def _skipped(run: RunInfo, changed: tuple[str, ...]) -> str:
