@@ -4,18 +4,32 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+OLDEST_PYTHON ?= $(shell for p in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python3.10; do \
+	$$p -c 'import venv' 2>/dev/null && echo $$p && break; done)
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test lint type smoke bench bench-optim bench-curvature chaos clean
+.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-curvature chaos clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
-quickstart: $(VENV)/.run  ## install, then a first study on embedded data: a table, and where the files are
+quickstart: $(VENV)/.run  ## install, then a first study on embedded data: a table, and a page with plots and samples
 	$(BIN)/vrbench experiment=quickstart
+	$(BIN)/vrbench report html results/runs/quickstart -o results/runs/quickstart/report.html
 
-test: $(VENV)/.dev        ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev        ## the tests, but for those that take long (about four minutes)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not stress" -rs --durations=10 $(ARGS)
+
+test-slow: $(VENV)/.dev   ## the tests that take long
+	$(BIN)/python -m pytest -n 2 -m "slow and not stress" -rs --durations=10 $(ARGS)
+
+test-all: test test-slow  ## both
+
+test-oldest:          ## the quick tests with the oldest versions that pyproject.toml allows, on Python 3.10 (3 GB)
+	@test -n "$(OLDEST_PYTHON)" || { echo "no Python 3.10 here: say make test-oldest OLDEST_PYTHON=/path/to/python3.10"; exit 1; }
+	$(OLDEST_PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
+	.venv-oldest/bin/python -m pytest -n 2 -m "not slow and not stress" -rs $(ARGS)
 
 lint: $(VENV)/.dev        ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -23,21 +37,22 @@ lint: $(VENV)/.dev        ## ruff
 type: $(VENV)/.dev        ## mypy
 	$(BIN)/mypy
 
-smoke: $(VENV)/.dev       ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
-
 bench: $(VENV)/.dev       ## the harness against bare loops
-	$(BIN)/python scripts/bench_trainer.py
-	$(BIN)/python scripts/bench_lm.py
+	$(BIN)/python scripts/bench/trainer.py
+	$(BIN)/python scripts/bench/language.py
 
 bench-optim: $(VENV)/.dev ## VRAdam's step against torch's AdamW
-	$(BIN)/python scripts/bench_optimizers.py
+	$(BIN)/python scripts/bench/optimizer_step.py
 
 bench-curvature: $(VENV)/.dev  ## our eigensolver against others
-	$(BIN)/python scripts/bench_curvature.py
+	$(BIN)/python scripts/bench/curvature.py
 
+# These look at the wall's clock: nothing runs beside them.
+TIMED := tests/stress/test_long.py tests/stress/test_network.py
 chaos: $(VENV)/.dev       ## faults, load and bad input, with figures: about half an hour
-	$(BIN)/python scripts/chaos.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m stress tests/stress/test_many.py tests/stress \
+		$(addprefix --ignore=,$(TIMED)); \
+	beside=$$?; $(BIN)/python -m pytest -m stress $(TIMED) && exit $$beside
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "vrbench needs Python 3.11 or 3.12 with venv (the pins allow no other): install one, or say make PYTHON=/path/to/python"; exit 1; }
@@ -52,4 +67,4 @@ $(VENV)/.dev: $(VENV)/.run
 	@touch $@
 
 clean:                ## remove the venv and caches, never results
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .pytest_cache .mypy_cache .ruff_cache

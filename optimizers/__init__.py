@@ -1,5 +1,5 @@
 """Optimizers that torch lacks and no library keeps well: one per file, torch only."""
 
-from optimizers.vradam import VRAdam
+from .vradam import VRAdam
 
 __all__ = ["VRAdam"]

@@ -3,8 +3,8 @@
     eta = lr / (1 + min(beta3 * S, alpha1)),    S = sum_i |v_i|^power
 
 arXiv 2505.13196, Algorithm 1, where power = 2 and S is the squared norm of the velocity over all parameters. Nothing
-in here knows Adam, momentum or parameter groups: these are functions of tensors. `optimizers.gated` is the plumbing
-that lets an optimizer sit on them.
+in here knows Adam, momentum or parameter groups: these are functions of tensors. `gated.py` is the plumbing that lets
+an optimizer sit on them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK = 1 << 18
 DEVICE_CHUNK = 1 << 23
 """The same on an accelerator, where launches cost more than traffic."""
 SHARE = 25
-"""A pass holds at most one in so many of the elements it runs over: 1 % of the parameters, gradients and moments."""
+"""A pass holds copies of at most 1/SHARE of the elements it runs over: 1 % of the parameters, gradients and moments."""
 
 
 def gate(total: Tensor, beta3: float, alpha1: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Plumbing for optimizers whose rate is gated by their velocity; the maths is in `optimizers.gate`."""
+"""Plumbing for optimizers whose rate is gated by their velocity; the maths is in `vrbench.optimizers.gate`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
-from optimizers.gate import gate, gated_rate
+from .gate import gate, gated_rate
 
 GATE_ON = ("velocity", "gradient")
 GATE_SCOPES = ("global", "group", "tensor")

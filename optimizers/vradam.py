@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optimizers.gate import blended_power_sum, in_memory_order, power_sum
-from optimizers.gated import Columns, GatedOptimizer, require
+from .gate import blended_power_sum, in_memory_order, power_sum
+from .gated import Columns, GatedOptimizer, require
 
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Where torch has a fused AdamW kernel."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optimizers.gate import blended_power_sum, power_sum
-from optimizers.gated import Columns, GatedOptimizer, require
+from .gate import blended_power_sum, power_sum
+from .gated import Columns, GatedOptimizer, require
 
 
 class VRLion(GatedOptimizer):
@@ -26,7 +26,7 @@ class VRLion(GatedOptimizer):
         params: parameters or groups of them, dense gradients.
         lr: largest rate; a float or a tensor of one element.
         betas: weight of the momentum in the direction, and its decay; each in [0, 1).
-        beta3, alpha1, power, gate_on, gate_scope: the gate, as in `optimizers.vradam.VRAdam`.
+        beta3, alpha1, power, gate_on, gate_scope: the gate, as in `vrbench.optimizers.vradam.VRAdam`.
         weight_decay: lambda, decoupled, at least 0.
         maximize: climb instead of descending.
 

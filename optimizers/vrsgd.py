@@ -7,8 +7,8 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from optimizers.gate import power_sum
-from optimizers.gated import Columns, GatedOptimizer, require
+from .gate import power_sum
+from .gated import Columns, GatedOptimizer, require
 
 
 class VRSGD(GatedOptimizer):
@@ -25,7 +25,7 @@ class VRSGD(GatedOptimizer):
         params: parameters or groups of them, dense gradients.
         lr: largest rate; a float or a tensor of one element.
         momentum: in [0, 1).
-        beta3, alpha1, power, gate_on, gate_scope: the gate, as in `optimizers.vradam.VRAdam`.
+        beta3, alpha1, power, gate_on, gate_scope: the gate, as in `vrbench.optimizers.vradam.VRAdam`.
         weight_decay: lambda, decoupled (torch.optim.SGD adds it to the gradient), at least 0.
         maximize: climb instead of descending.
         differentiable: gradients flow through the step.

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-
-from optimizers import VRAdam
+from vrbench.optimizers import VRAdam
 
 PENALTIES = (0.1, 1.0, 10.0)
 

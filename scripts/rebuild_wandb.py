@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from vrbench import records
 from vrbench.contracts import RunInfo
-from vrbench.loggers import WandB
+from vrbench.loggers.wandb import WandB
+from vrbench.runs import records
 
 
 def rebuild(run: records.Run, project: str | None, entity: str | None) -> Path:

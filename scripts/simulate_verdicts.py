@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ import click
 import numpy as np
 import scipy
 
-from vrbench import records
 from vrbench.report import statistics
-from vrbench.report.compare import Pairs, Smallest, judge, pair
+from vrbench.report.compare import judge
+from vrbench.report.pairs import Pairs, pair
+from vrbench.report.smallest import Smallest
+from vrbench.runs import records
 
+Part = Callable[[int, np.random.Generator], dict[str, Any]]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 ONE_ARM: dict[str, tuple[Draw, float]] = {
@@ -109,7 +112,7 @@ def provenance(repeats: int, seed: int, started: float) -> dict[str, Any]:
         "schema": 1,
         **records.git_state(Path(records.__file__).parent),
         "versions": versions,
-        "command": " ".join(["python", "scripts/simulate_verdicts.py", *sys.argv[1:]]),
+        "command": " ".join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "repeats": repeats,
         "seed": seed,
         "resamples": statistics.RESAMPLES,
@@ -167,10 +170,15 @@ PARTS = {"intervals": simulate_intervals, "verdicts": simulate_verdicts}
 @click.option("--output", type=click.Path(path_type=Path), default=Path("results/simulations"), show_default=True)
 def main(parts: tuple[str, ...], repeats: int, seed: int, output: Path) -> None:
     """Simulate, print and write: both parts, or those named."""
+    simulate(PARTS, parts, repeats, seed, output)
+
+
+def simulate(known: Mapping[str, Part], named: Sequence[str], repeats: int, seed: int, output: Path) -> None:
+    """Run the parts that are named, or all, each from the same seed, and write what each found."""
     output.mkdir(parents=True, exist_ok=True)
-    for part in parts or PARTS:
+    for part in named or known:
         started = time.process_time()
-        found = PARTS[part](repeats, np.random.default_rng(seed))
+        found = known[part](repeats, np.random.default_rng(seed))
         records.write_json(output / f"{part}.json", {**provenance(repeats, seed, started), **found})
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from tasks.diffusion_process import DiffusionProcess, Sampler
-from tasks.image_quality import ImageQuality, to_unit
+from vrbench.contracts import WHOLE, Share
 from vrbench.data.images import ImageData
+from vrbench.metrics.image_quality import ImageQuality, to_unit
+from vrbench.objectives.diffusion_process import DiffusionProcess, Sampler
 
 Images = tuple[Tensor]
 EVAL_SEED = 20_250_519
@@ -96,14 +97,20 @@ class Diffusion:
         self.data = ImageData(images, labels, self.data.classes)
         self.process.to(device)
 
-    def train_batches(self, order: Generator, augment: Generator, start: int = 0) -> Iterator[Images]:
-        """One epoch of shuffled whole batches, each a tuple of images float32 (B, C, H, W) in [-1, 1]."""
+    def train_batches(
+        self, order: Generator, augment: Generator, start: int = 0, share: Share = WHOLE
+    ) -> Iterator[Images]:
+        """One epoch of shuffled batches, each a tuple of images float32 (B, C, H, W) in [-1, 1].
+
+        An image is flipped in any share as it is in the whole batch.
+        """
         pixels = self.data.images["train"]
         shuffled = torch.randperm(len(pixels), generator=order).to(self.device)
         for number in range(start, self.batches_per_epoch):
-            images = to_unit(pixels[shuffled[number * self.batch_size : (number + 1) * self.batch_size]])
+            index = shuffled[number * self.batch_size : (number + 1) * self.batch_size]
+            images = to_unit(pixels[share.of(index)])
             if self.flip:
-                mirrored = torch.rand(len(images), generator=augment, device=self.device) < 0.5
+                mirrored = share.of(torch.rand(len(index), generator=augment, device=self.device) < 0.5)
                 images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
             yield (images,)
 

@@ -15,8 +15,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from vrbench.contracts import Batch
-from vrbench.data.gridworld import ACTIONS, STOP, GridWorld, RewardWeights, Walks, diversity
-from vrbench.data.heatmaps import heatmaps
+from vrbench.environments.gridworld import ACTIONS, STOP, GridWorld, RewardWeights, Walks, diversity
+from vrbench.environments.heatmaps import heatmaps
 
 _PROBE_SEED = 7_101
 _EVAL_SEEDS = {"val": 7_102, "test": 7_103}
@@ -67,7 +67,7 @@ def flow_errors(heads: Heads, visited: Visited, rewards: Tensor, at_stop: bool) 
 
 
 class GridWorldFlow:
-    """Flow matching on the paper's GridWorld; see `vrbench.data.gridworld` for the environment.
+    """Flow matching on the paper's GridWorld; see `vrbench.environments.gridworld` for the environment.
 
     The model takes (3, size, size) states and gives 11 columns: forward logits (5), backward logits (5), and the state
     flow before its softplus. The loss is

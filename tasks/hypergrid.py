@@ -15,10 +15,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from tasks.balance import OBJECTIVES, Heads, Walks
 from vrbench.contracts import Batch
-from vrbench.data.heatmaps import heatmaps
-from vrbench.data.hypergrid import StateFacts, hypergrid, terminal_distribution, uniform_walks, walk
+from vrbench.environments.heatmaps import heatmaps
+from vrbench.environments.hypergrid import StateFacts, hypergrid, terminal_distribution, uniform_walks, walk
+from vrbench.objectives.balance import OBJECTIVES, Heads, Walks
 
 WHOLE_GRID = 512
 """Up to this many states, the network is evaluated on all of them at each step; beyond, on those that walks visit."""

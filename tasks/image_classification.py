@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from vrbench.contracts import WHOLE, Share
 from vrbench.data.augment import Normalize, random_crop_flip
 from vrbench.data.images import ImageData
 
@@ -109,14 +110,20 @@ class ImageClassification:
         self._labels = {split: labels.to(device) for split, labels in self._labels.items()}
         self._normalize = self._normalize.to(device)
 
-    def train_batches(self, order: Generator, augment: Generator, start: int = 0) -> Iterator[ImageBatch]:
-        """One epoch in the order that `order` draws, from batch `start` on; each is augmented when it is asked for."""
+    def train_batches(
+        self, order: Generator, augment: Generator, start: int = 0, share: Share = WHOLE
+    ) -> Iterator[ImageBatch]:
+        """One epoch in the order that `order` draws, from batch `start` on; each is augmented when it is asked for.
+
+        An image is cropped and flipped in any share as it is in the whole batch.
+        """
         images, labels = self._images["train"], self._labels["train"]
         chosen = torch.randperm(len(labels), generator=order).to(labels.device)
         for number in range(start, self.batches_per_epoch):
             index = chosen[number * self.batch_size : (number + 1) * self.batch_size]
-            cropped = random_crop_flip(images.index_select(0, index), self.crop_padding, self.flip, augment)
-            yield self._normalize(cropped), labels[index]
+            rows = share.of(index)
+            cropped = random_crop_flip(images.index_select(0, rows), self.crop_padding, self.flip, augment, share)
+            yield self._normalize(cropped), labels[rows]
 
     def loss(self, model: nn.Module, batch: ImageBatch, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of the batch, in float32 whatever precision the model computes in; metric `accuracy`."""

@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from vrbench.contracts import WHOLE, Share
 from vrbench.data.text import SPLITS, Corpus
 from vrbench.data.tokenization import Tokenizer
-from vrbench.data.tokens import mean_loss, perplexity, token_scores, tokenize, unigram_loss
+from vrbench.data.tokens import tokenize
+from vrbench.metrics.language import mean_loss, perplexity, token_scores, unigram_loss
 
 WINDOWS = ("contiguous", "random")
 
@@ -101,7 +103,9 @@ class LanguageModeling:
         """Move the token streams to the device."""
         self.streams = {split: stream.to(device) for split, stream in self.streams.items()}
 
-    def train_batches(self, order: Generator, augment: Generator, start: int = 0) -> Iterator[Tensor]:
+    def train_batches(
+        self, order: Generator, augment: Generator, start: int = 0, share: Share = WHOLE
+    ) -> Iterator[Tensor]:
         """One epoch of int64 (batch_size, context + 1)."""
         stream = self.streams["train"]
         wanted = self.batches_per_epoch * self.batch_size
@@ -111,7 +115,7 @@ class LanguageModeling:
             begins = torch.randperm(self.sequences, generator=order)[:wanted] * self.context
         begins = begins.to(stream.device)
         for batch in range(start, self.batches_per_epoch):
-            yield self._cut("train", begins[batch * self.batch_size : (batch + 1) * self.batch_size])
+            yield self._cut("train", share.of(begins[batch * self.batch_size : (batch + 1) * self.batch_size]))
 
     def loss(self, model: nn.Module, batch: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross-entropy over the batch's tokens, in nats and float32."""

@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from vrbench.contracts import WHOLE, Share
 from vrbench.data.text import SPLITS, Pairs
 from vrbench.data.tokenization import Encoder, Tokenizer
-from vrbench.data.tokens import mean_loss, perplexity, token_scores
+from vrbench.metrics.language import mean_loss, perplexity, token_scores
 
 IGNORED = -100
 """Target of a position that is not scored: the question and the padding."""
@@ -102,11 +103,14 @@ class QuestionAnswering:
         self.tokens = {split: tokens.to(device) for split, tokens in self.tokens.items()}
         self.targets = {split: targets.to(device) for split, targets in self.targets.items()}
 
-    def train_batches(self, order: Generator, augment: Generator, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in a new order; examples that fill no batch are left out."""
+    def train_batches(
+        self, order: Generator, augment: Generator, start: int = 0, share: Share = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch in a new order; what fills no batch is left out. A share is padded as its whole batch is."""
         shuffled = torch.randperm(len(self.tokens["train"]), generator=order)
         for batch in range(start, self.batches_per_epoch):
-            yield self._cut("train", shuffled[batch * self.batch_size : (batch + 1) * self.batch_size])
+            rows = shuffled[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield self._cut("train", share.of(rows), int(self.lengths["train"][rows].max()))
 
     def loss(
         self, model: nn.Module, batch: tuple[Tensor, Tensor], generator: Generator
@@ -114,6 +118,10 @@ class QuestionAnswering:
         """Mean cross-entropy over the answers' tokens, in nats and float32."""
         tokens, targets = batch
         return mean_loss(model(tokens), targets, ignore_index=IGNORED), {}
+
+    def weight(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """How many tokens of answers the loss of a batch is the mean over."""
+        return (batch[1] != IGNORED).sum()
 
     def evaluate(self, model: nn.Module, split: Literal["val", "test"]) -> dict[str, float]:
         """Loss, perplexity, accuracy and exact match over all answers of the split."""
@@ -142,7 +150,9 @@ class QuestionAnswering:
         counts = [int((targets != IGNORED).sum()) for _, targets in chunks]
         return [(count / sum(counts), chunk) for count, chunk in zip(counts, chunks, strict=True)]
 
-    def _cut(self, split: str, rows: Tensor) -> tuple[Tensor, Tensor]:
-        longest = int(self.lengths[split][rows].max())
+    def _cut(self, split: str, rows: Tensor, longest: int | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens and targets, padded to `longest`: that of the rows where it is not given."""
+        if longest is None:
+            longest = int(self.lengths[split][rows].max())
         rows = rows.to(self.tokens[split].device)
         return self.tokens[split][rows, :longest], self.targets[split][rows, :longest]

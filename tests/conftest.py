@@ -31,7 +31,7 @@ def vrbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
     """Call the command line in this process with `results_dir` in a temporary folder; returns the exit code."""
 
     def call(*overrides: str) -> int:
-        from vrbench.cli import main
+        from vrbench.app.main import main
 
         monkeypatch.setattr(sys, "argv", ["vrbench", *overrides, f"results_dir={tmp_path}"])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)

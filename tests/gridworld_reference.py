@@ -1,4 +1,4 @@
-"""The paper's GridWorld for one walk at a time, as plainly as it can be said: the oracle of vrbench.data.gridworld."""
+"""The paper's GridWorld one walk at a time, in plain Python: the oracle of vrbench.environments.gridworld."""
 
 from __future__ import annotations
 

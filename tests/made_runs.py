@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from vrbench.records import write_json
 from vrbench.runs.identity import identify
+from vrbench.runs.records import write_json
 
 
 def make_run(
@@ -52,12 +53,12 @@ def make_run(
         "results_dir": str(root),
         "force": False,
         "trainer": {"epochs": 1, "evaluate_test": test_read, "device": "cpu", "threads": 1},
-        "schedule": {"_target_": "vrbench.schedules.constant", "_partial_": True},
+        "schedule": {"_target_": "vrbench.training.schedules.constant", "_partial_": True},
         "model": {"_target_": f"vrbench.models.{model}"},
-        "optimizer": {"_target_": f"optimizers.{optimizer}", "lr": 0.001, **(settings or {})},
+        "optimizer": {"_target_": f"vrbench.optimizers.{optimizer}", "lr": 0.001, **(settings or {})},
         "probe": {},
         "logger": {},
-        "task": {"_target_": f"tasks.{task}", "name": task},
+        "task": {"_target_": f"vrbench.tasks.{task}", "name": task},
     }
     for key, setting in (overrides or {}).items():
         *above, last = key.split(".")
@@ -125,3 +126,28 @@ def make_run(
             summary["test_read"] = ended and test_read
         write_json(folder / "summary.json", summary)
     return folder
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Give the run other rows than it has."""
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def eight(root: Path, value: float, optimizer: str, **options: Any) -> None:
+    """An arm of eight seeds whose values differ a little, the same way in every arm."""
+    for seed in range(8):
+        make_run(root, value + seed / 1000, optimizer=optimizer, seed=seed, **options)
+
+
+def report(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
+    """What `vrbench-report` prints: on stdout where it succeeds, else its one line on stderr."""
+    from vrbench.report.main import main
+
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    shown = capsys.readouterr()
+    assert stop.value.code == code, shown.err
+    if code == 0:
+        return shown.out
+    (line,) = shown.err.splitlines()
+    return line

@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from toy import trainer
+from two_ranks import run_two_ranks
+from vrbench.optimizers.gate import blended_power_sum, power_sum
 
-from optimizers.gate import blended_power_sum, power_sum
-from vrbench import curvature, norms
+from vrbench import norms
 from vrbench.norms import clip, dot, global_norm, inner, norm
+from vrbench.probes import curvature
 
 LARGE = 120_000_000
 """Elements of a small language model; torch.linalg.vector_norm is 1.3 % low there."""
@@ -132,7 +134,7 @@ def test_a_sharded_tensor_counts_whole(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(shares, (port, str(tmp_path)), nprocs=2)
+    run_two_ranks(shares, port, str(tmp_path))
     x = torch.arange(15.0).double()
     squares = [float((x + i).square().sum()) for i in range(3)]
     want = [sum(squares) ** 0.5, sum(squares[:2]) ** -0.5, 1.0]

@@ -1,4 +1,4 @@
-"""torchgfn's own losses on our walks and our model: the oracle of tasks.hypergrid."""
+"""torchgfn's own losses on our walks and our model: the oracle of vrbench.tasks.hypergrid."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from vrbench.tasks.hypergrid import HyperGrid
 
-from tasks.balance import Walks
-from tasks.hypergrid import HyperGrid
+from vrbench.objectives.balance import Walks
 
 
 class _Columns(nn.Module):

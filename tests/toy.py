@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from vrbench.contracts import TrainerSettings
 from vrbench.randomness import Streams
-from vrbench.trainer import Trainer
+from vrbench.training.trainer import Trainer
 
 
 class ToyTask:
@@ -126,3 +127,32 @@ def trainer(
     optim = optimizer(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.ConstantLR(optim, factor=1.0)
     return Trainer(settings(**changes), task or ToyTask(), model, optim, schedule, probes or {}, streams)
+
+
+def fit(subject: Trainer, state: dict[str, Any] | None = None) -> ListWriter:
+    writer = ListWriter(state)
+    subject.fit(writer)  # type: ignore[arg-type]
+    return writer
+
+
+class Diverging(ToyTask):
+    """Its loss is not a number at one step, and finite again after it; its accuracy always looks well."""
+
+    metric, direction = "val/accuracy", "max"
+
+    def __init__(self, bad_step: int) -> None:
+        super().__init__()
+        self.bad_step = bad_step
+        self.asked: list[tuple[str, int]] = []
+
+    def loss(self, model: nn.Module, batch: Any, generator: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        loss, metrics = super().loss(model, batch, generator)
+        return (loss * math.nan if len(self.seen) == self.bad_step else loss), metrics
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        self.asked.append((split, len(self.seen)))
+        return {**super().evaluate(model, split), "accuracy": 0.1 * len(self.asked)}
+
+    def render(self, model: nn.Module) -> torch.Tensor:
+        self.asked.append(("picture", len(self.seen)))
+        return torch.zeros(1, 1, 3, dtype=torch.uint8)

@@ -1,5 +1,5 @@
 """`python -m vrbench` is `vrbench`."""
 
-from vrbench.cli import main
+from vrbench.app.main import main
 
 main()

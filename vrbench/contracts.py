@@ -1,8 +1,9 @@
 """The contracts between the parts, and the plain records that travel between them.
 
-A task, a probe or a logger is any object with these attributes and methods; none of them has to inherit from anything
-here. Everything past the command line takes these types and never the Hydra config. Importing this module costs no
-torch: refusing a bad config and skipping a finished run stay quick.
+An optimizer, a schedule, a task, a probe or a logger is any object with these attributes and methods; none of them has
+to inherit from anything here. `vrbench.checks` tries each part against its contract. Everything past the command line
+takes these types and never the Hydra config. Importing this module costs no torch: refusing a bad config and skipping a
+finished run stay quick.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypedDict
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated
 
 if TYPE_CHECKING:
+    import torch
     from torch import Generator, Tensor, device, nn
-    from torch.optim import Optimizer
 
     from vrbench.randomness import Streams
 
@@ -25,6 +26,78 @@ Batch = Any
 """A tensor, or a tuple or dict of tensors; leading dimension = examples. Only its task looks inside."""
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Reported(TypedDict, total=False):
+    """What an optimizer may write into a parameter group with each step; each key is optional, logged as `optim/<key>`.
+
+    Scalar tensors on the device of the parameters: writing them must not wait for it.
+    """
+
+    effective_lr: Tensor
+    """The rate that moved the parameters, where it is not `lr`: VRAdam's `lr · gate`."""
+    gate: Tensor
+    """The factor on `lr`, above 0 and at most 1."""
+    velocity_sq: Tensor
+    """The squared norm that the gate was made from."""
+
+
+class Optimizer(Protocol):
+    """Any torch.optim.Optimizer, made as `make(params)` from parameters or parameter groups.
+
+    `group["lr"]` is what the schedule drives; a rate of the optimizer's own making is told as `Reported` says. `step`
+    leaves `p.grad` as it is and runs a closure with gradients enabled. The state round-trips through `state_dict`, and
+    loads with `weights_only=True`. What the loop has to do for an optimizer beside `backward` and `step` is asked of
+    its methods: vrbench.training.capabilities.
+    """
+
+    param_groups: list[dict[str, Any]]
+
+    def step(self, closure: Any = None) -> Any:
+        """Move the parameters by their gradients."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Groups and state, as tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take back what `state_dict` gave: the next steps are those of an unbroken run, bit for bit."""
+
+
+class Schedule(Protocol):
+    """The learning rate over a run: any class of torch.optim.lr_scheduler that goes by steps, or an object like one.
+
+    Made as `make(optimizer, …)`; vrbench.training.schedules says which arguments are filled in. All parameter groups
+    follow it, each from its own `lr`; no rate is ever negative.
+    """
+
+    def step(self) -> None:
+        """Set the rates of the next step; called once after each step of the optimizer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule is, as tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Take back what `state_dict` gave: the rates go on as if unbroken."""
+
+
+class Share(NamedTuple):
+    """Which examples of each batch a process trains on: the `rank`-th of `size` equal parts, counted from 0."""
+
+    rank: int
+    size: int
+
+    def of(self, rows: Tensor) -> Tensor:
+        """This part of the rows of a whole batch. Raises ValueError where they cannot be shared evenly."""
+        count = len(rows) if rows.ndim else 1
+        if count % self.size:
+            raise ValueError(f"batch_size={count}: cannot be shared evenly by {self.size} processes")
+        return rows.chunk(self.size)[self.rank] if self.size > 1 else rows
+
+
+WHOLE = Share(0, 1)
 
 
 class Task(Protocol):
@@ -35,6 +108,8 @@ class Task(Protocol):
     - `render(model) -> Tensor`: a picture of what the model does, uint8 of shape (height, width, 3).
     - `param_groups(model) -> list[dict]`: parameter groups where the task needs more than `model.parameters()`.
     - `state_dict()`, `load_state_dict(state)`: training state that the task itself keeps (a replay buffer, say).
+    - `weight(batch) -> Tensor`: how many terms the mean loss of a batch is taken over, a scalar, where that is not the
+      same for equal numbers of examples. Several processes weight the losses and metrics of their shares by it.
     """
 
     name: str
@@ -59,6 +134,10 @@ class Task(Protocol):
 
         `order` (CPU) is fresh for each epoch and decides which examples come when; `augment` (on the device) is
         re-seeded for each batch. Batches before `start` are left out without being made, and the rest are the same.
+
+        A task that can make a part of a batch alone takes `share: Share = WHOLE` too, and yields the rows that this
+        part has of the whole batches, augmented as they are there. Of others, each of several processes makes whole
+        batches and cuts its part out.
         """
 
     def loss(self, model: nn.Module, batch: Batch, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -86,7 +165,7 @@ class Training:
     """What a probe is shown of a run: the live objects, to look at and not to change."""
 
     model: nn.Module
-    optimizer: Optimizer
+    optimizer: torch.optim.Optimizer
     task: Task
     streams: Streams
     device: device

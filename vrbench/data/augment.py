@@ -38,11 +38,19 @@ def crop_flip(images: Tensor, rows: Tensor, columns: Tensor, flipped: Tensor, pa
     return padded.view(-1, channels).index_select(0, pixels.view(-1)).view(images.shape)
 
 
-def random_crop_flip(images: Tensor, padding: int, flip: bool, generator: Generator) -> Tensor:
-    """The usual CIFAR augmentation: a random crop out of the image padded by `padding`, mirrored half of the time."""
+def random_crop_flip(
+    images: Tensor, padding: int, flip: bool, generator: Generator, share: tuple[int, int] = (0, 1)
+) -> Tensor:
+    """The usual CIFAR augmentation: a random crop out of the image padded by `padding`, mirrored half of the time.
+
+    With `share` (i, n) they are the i-th of n equal parts of a batch, cropped and mirrored as they are in the whole.
+    """
     if padding == 0 and not flip:
         return images
-    return crop_flip(images, *draw_crop_flip(len(images), padding, flip, generator), padding)
+    part, parts = share
+    draws = draw_crop_flip(parts * len(images), padding, flip, generator)
+    rows, columns, flipped = (draw.chunk(parts)[part] for draw in draws)
+    return crop_flip(images, rows, columns, flipped, padding)
 
 
 class Normalize:

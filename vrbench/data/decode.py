@@ -9,7 +9,6 @@ import hashlib
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vrbench.runs.records import write_whole
 
 Pixels = NDArray[np.uint8]
 _FORMAT = 1
@@ -128,21 +129,8 @@ def cached(folder: Path, key: tuple[object, ...], make: Callable[[], Pixels]) ->
         log.warning("cached images %s are unreadable (%s): decoding again", path, error)
     pixels = make()
     try:
-        _write(path, pixels)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: np.save(file, pixels))
     except OSError as error:
-        log.warning("decoded images are not cached (%s): the next start decodes again", error)
+        log.warning("decoded images are not cached in %s (%s): the next start decodes again", folder, error.strerror)
     return pixels
-
-
-def _write(path: Path, pixels: Pixels) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.save(file, pixels)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,4 +1,7 @@
-"""Runs gathered into arms: one configuration, over its seeds. What every table, figure and page is made from."""
+"""Runs gathered into arms: one configuration, or one method tuned several times, over its seeds.
+
+What every table, figure and page is made from.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from vrbench.index import Row, read_index, read_row
-from vrbench.records import OVER, Run
 from vrbench.report.leaves import CHOICES, canonical, identity_of, plain
+from vrbench.report.pools import Pool, Pools
+from vrbench.runs.index import Row, read_index, read_row
+from vrbench.runs.records import OVER, Run
 from vrbench.runs.source import changed_since
 
 
@@ -38,7 +42,8 @@ class Code:
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one configuration, which differ in the seed alone and in what follows it."""
+    """The runs of one configuration, which differ in the seed alone and in what follows it; or of one method that was
+    tuned several times (`parts`), which differ in what each search chose too."""
 
     task: str
     model: str
@@ -62,6 +67,10 @@ class Arm:
     """Seeds whose runs are over and were not to read the test split, as a search's trials: they have no test value."""
     tuned: list[dict[str, Any]] = field(default_factory=list, repr=False)
     """How a confirmation's configuration was found, as its manifests say it; empty where it was not tuned."""
+    parts: dict[int, Arm] = field(default_factory=dict, repr=False)
+    """By replicate, the arm of each tuning, where a method was tuned several times; else empty."""
+    control: bool = False
+    """Whether it is the baseline tuned again, to be compared with itself."""
 
     @property
     def label(self) -> str:
@@ -70,7 +79,7 @@ class Arm:
         return " ".join([self.optimizer, *parts])
 
     @property
-    def settings_told(self) -> str:
+    def settings_text(self) -> str:
         """The settings as the command line would say them: `optimizer.lr=0.001 schedule=constant`."""
         return " ".join(f"{key}={value}" for key, value in self.settings.items())
 
@@ -107,6 +116,12 @@ class Arm:
             found[seed] = float(value) if known else math.nan
         return found
 
+    def by_run(self, key: str) -> dict[tuple[int, int], float]:
+        """The same by replicate and seed; where there was one tuning, or none, its replicate is 0."""
+        if not self.parts:
+            return {(0, seed): value for seed, value in self.by_seed(key).items()}
+        return {(r, seed): value for r, part in self.parts.items() for seed, value in part.by_seed(key).items()}
+
     @property
     def seconds(self) -> list[float]:
         """Training seconds of the finished runs, by seed; evaluation and probes are off the clock."""
@@ -122,6 +137,7 @@ class _Group:
 
     first: Row
     trial: bool
+    pool: Pool | None = None
     members: dict[int, Member] = field(default_factory=dict)
     twice: dict[str, list[int]] = field(default_factory=dict)
     """Seeds that are left out, by study."""
@@ -155,47 +171,117 @@ def collect(paths: Sequence[Path], *, tuning: bool = False) -> list[Arm]:
     for a run of an unknown schema version.
     """
     groups: dict[tuple[Any, ...], _Group] = {}
-    for run, row, trial in _rows(paths, tuning):
-        key = row["arm"], trial, *(row.get(choice) for choice in CHOICES)
+    rows = list(_rows(paths, tuning))
+    pools = Pools((run, row) for run, row, trial in rows if not trial)
+    for run, row, trial in rows:
+        pool = None if trial else pools.of(row)
+        key = row["arm"], trial, pool, *(row.get(choice) for choice in CHOICES)
         if key not in groups:
-            groups[key] = _Group(row, trial)
+            groups[key] = _Group(row, trial, pool)
         groups[key].add(run, row)
 
-    places: dict[tuple[str, str], list[_Group]] = defaultdict(list)
-    for group in groups.values():
-        places[str(group.first["task"]), str(group.first["model"])].append(group)
+    places: dict[tuple[str, str], list[list[_Group]]] = defaultdict(list)
+    for together in _pooled(groups.values()):
+        places[str(together[0].first["task"]), str(together[0].first["model"])].append(together)
     found, primary, shared = [], {}, _Shared()
     for (task, model), here in places.items():
-        identities = [identity_of(group.first) for group in here]
-        for group, identity, settings in zip(here, identities, _settings(here, identities), strict=True):
-            own = next((run.summary["primary"] for _, run, _ in group.over if run.summary), None)
+        identities = [[identity_of(group.first) for group in together] for together in here]
+        common = [_common(own) for own in identities]
+        for together, own_of, identity, settings in zip(
+            here, identities, common, _settings([together[0] for together in here], common), strict=True
+        ):
+            own = next((run.summary["primary"] for group in together for _, run, _ in group.over if run.summary), None)
             if own is not None:
                 primary[task] = own
-            arm = Arm(
-                task, model, str(group.first["optimizer"]), settings, "", "min",
-                runs=[group.members[seed][0] for seed in sorted(group.members)],
-                identity=identity,
-                hash=group.first["arm"],
-                **shared.of(group),
-            )  # fmt: skip
-            for study, seeds in group.twice.items():
-                which = f"{seeds_told(seeds)} of study {study} left out"
-                _say(f"{arm.name}: {which}: another run has this configuration and seed")
-            found.append((arm, own))
+            found.append((_arm(task, model, together, own_of, identity, settings, shared), own))
     return sorted(_with_metric(found, primary), key=lambda arm: (arm.task, arm.model, arm.optimizer, arm.label))
+
+
+def _arm(
+    task: str,
+    model: str,
+    together: Sequence[_Group],
+    identities: Sequence[dict[str, Any]],
+    identity: dict[str, Any],
+    settings: dict[str, str],
+    shared: _Shared,
+) -> Arm:
+    """The arm of one group, or of the replicates of a pool with an arm for each."""
+    first, parts = together[0], {}
+    for group, own in zip(together, identities, strict=True):
+        replicate = group.pool.replicate if group.pool else 0
+        told = {**settings, "replicate": str(replicate)} if len(together) > 1 else settings
+        parts[replicate] = Arm(
+            task, model, str(first.first["optimizer"]), told, "", "min",
+            runs=[group.members[seed][0] for seed in sorted(group.members)],
+            identity=own,
+            hash=group.first["arm"],
+            control=bool(group.pool and group.pool.control),
+            **shared.of(group),
+        )  # fmt: skip
+    for group, part in zip(together, parts.values(), strict=True):
+        for study, seeds in group.twice.items():
+            which = f"{seeds_text(seeds)} of study {study} left out"
+            _say(f"{part.name}: {which}: another run has this configuration and seed")
+    if len(together) == 1:
+        return next(iter(parts.values()))
+    assert first.pool is not None
+    of = list(parts.values())
+    return Arm(
+        task, model, of[0].optimizer, settings, "", "min",
+        runs=[run for part in of for run in part.runs],
+        identity=identity,
+        hash=first.pool.method,
+        codes={seed: code for part in of for seed, code in part.codes.items()},
+        went_on={seed: steps for part in of for seed, steps in part.went_on.items()},
+        unread=frozenset(seed for part in of for seed in part.unread),
+        tuned=[record for part in of for record in part.tuned],
+        parts=parts,
+        control=first.pool.control,
+    )  # fmt: skip
+
+
+def _pooled(groups: Iterable[_Group]) -> list[list[_Group]]:
+    """The groups of one pool together, by replicate; of two configurations of one replicate that with most runs."""
+    alone: list[list[_Group]] = []
+    pools: dict[tuple[str, bool], dict[int, _Group]] = {}
+    for group in groups:
+        if group.pool is None or group.pool.alone:
+            alone.append([group])
+            continue
+        own = pools.setdefault((group.pool.method, group.pool.control), {})
+        there = own.get(group.pool.replicate)
+        if there is not None:
+            number = group.pool.replicate
+            _say(f"{group.first['optimizer']}: replicate {number} has two configurations; that with most runs counts")
+        if there is None or len(group.members) > len(there.members):
+            own[group.pool.replicate] = group
+    return alone + [[own[number] for number in sorted(own)] for own in pools.values()]
+
+
+def _common(identities: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What all have in common; what they differ in (searched keys, a data split) is no setting of the method."""
+    first, *others = identities
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in one and canonical(one[key]) == canonical(value) for one in others)
+    }
 
 
 def _with_metric(found: Iterable[tuple[Arm, Any]], primary: dict[str, Any]) -> Iterator[Arm]:
     for arm, own in found:
         told = own if own is not None else primary.get(arm.task)
         if told is None:
-            seeds = seeds_told(int(run.manifest["seed"]) for run in arm.runs)
+            seeds = seeds_text(int(run.manifest["seed"]) for run in arm.runs)
             _say(f"{arm.name}: left out with {seeds}: no run is over, and its metric is not known yet")
             continue
-        yield replace(arm, metric=told["metric"].split("/", 1)[1], direction=told["direction"])
+        metric, direction = told["metric"].split("/", 1)[1], told["direction"]
+        parts = {number: replace(part, metric=metric, direction=direction) for number, part in arm.parts.items()}
+        yield replace(arm, metric=metric, direction=direction, parts=parts)
 
 
-def seeds_told(seeds: Iterable[int]) -> str:
+def seeds_text(seeds: Iterable[int]) -> str:
     """`seed 3`, `seeds 0-7, 12`."""
     ordered = sorted(seeds)
     stretches: list[list[int]] = []
@@ -289,11 +375,14 @@ def _settings(groups: Sequence[_Group], identities: Sequence[dict[str, Any]]) ->
         for leaves in shown
     ]
     times: dict[str, int] = defaultdict(int)
-    for leaves, settings in zip(shown, told, strict=True):
-        times[repr((leaves["optimizer"], settings))] += 1
     for group, leaves, settings in zip(groups, shown, told, strict=True):
+        times[repr((leaves["optimizer"], settings))] += group.pool is None or not group.pool.control
+    for group, leaves, settings in zip(groups, shown, told, strict=True):
+        if group.pool is not None and group.pool.control:
+            yield {**settings, "runs": "control"}
+            continue
         alone = times[repr((leaves["optimizer"], settings))] == 1
-        yield settings if alone else {**settings, "arm": group.first["arm"]}
+        yield settings if alone else {**settings, "arm": group.pool.method if group.pool else group.first["arm"]}
 
 
 def _among(key: str, leaves: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from vrbench.report.arms import Arm, seeds_told
+from vrbench.report.arms import Arm, seeds_text
 
 if TYPE_CHECKING:
     from vrbench.report.compare import Comparison
@@ -28,6 +28,8 @@ def split_of(arms: Iterable[Arm], wanted: str) -> str:
 
 def is_blind(arm: Arm) -> bool:
     """Whether runs of the arm are over, and none was to read the test split."""
+    if arm.parts:
+        return all(map(is_blind, arm.parts.values()))
     return bool(arm.unread) and len(arm.unread) == len(arm.over)
 
 
@@ -40,7 +42,7 @@ def stale(arm: Arm) -> dict[tuple[str, ...], list[int]]:
     return dict(found)
 
 
-def stale_told(arm: Arm) -> str:
+def stale_text(arm: Arm) -> str:
     """`optimizers/vradam.py, torch 2.14.1 → 2.15.0`; empty where nothing has changed."""
     return ", ".join(dict.fromkeys(name for changed in stale(arm) for name in changed))
 
@@ -59,7 +61,7 @@ def _stale(arms: Sequence[Arm]) -> Iterator[str]:
             counts[name] += 1
         seeds = [seed for own in found.values() for seed in own]
         if seeds and len(seeds) < len(arm.over):
-            some.append(f"{arm.name}, {seeds_told(seeds)} alone")
+            some.append(f"{arm.name}, {seeds_text(seeds)} alone")
     if counts:
         told = ", ".join(f"{name} ({count} {_plural(count, 'row')})" for name, count in sorted(counts.items()))
         only = f" Of {'; '.join(some)}." if some else ""
@@ -77,10 +79,10 @@ def _mixed(arms: Iterable[Arm]) -> Iterator[str]:
             for seed, code in arm.codes.items():
                 seeds[parts[id(code)].get(name, "absent")].append(seed)
             if len(seeds) > 1:
-                told.append(f"{name}: {', '.join(f'{value[:8]} in {seeds_told(own)}' for value, own in seeds.items())}")
+                told.append(f"{name}: {', '.join(f'{value[:8]} in {seeds_text(own)}' for value, own in seeds.items())}")
         silent = [seed for seed in over if seed not in arm.codes]
         if silent and arm.codes:
-            told.append(f"{seeds_told(silent)} not recorded")
+            told.append(f"{seeds_text(silent)} not recorded")
         for seed, changes in sorted(arm.went_on.items()):
             for change in changes:
                 told.append(f"seed {seed} went on with other {', '.join(change['changed'])} from step {change['step']}")
@@ -123,7 +125,7 @@ def _unread(arms: Sequence[Arm], split: str) -> Iterator[str]:
         return
     if any(is_blind(arm) for arm in arms):
         yield "Where test is empty, no run of the row was to read the test split."
-    some = [f"{arm.name}, {seeds_told(arm.unread)}" for arm in arms if arm.unread and not is_blind(arm)]
+    some = [f"{arm.name}, {seeds_text(arm.unread)}" for arm in arms if arm.unread and not is_blind(arm)]
     if some:
         yield f"Without a test value, because they were not to read the test split: {'; '.join(some)}."
 
@@ -136,7 +138,7 @@ def _left_out(arms: Iterable[Arm]) -> Iterator[str]:
             if run.summary is None:
                 seeds[run.status].append(int(run.manifest["seed"]))
         for status, own in seeds.items():
-            unfinished[status].append(f"{arm.name}, {seeds_told(own)}")
+            unfinished[status].append(f"{arm.name}, {seeds_text(own)}")
     for status, told in unfinished.items():
         yield f"Left out, {status}: {'; '.join(told)}."
 

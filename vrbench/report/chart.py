@@ -48,17 +48,23 @@ class Chart:
     y_ticks: list[tuple[float, str]]
     rule: float | None
     """Height of a horizontal reference line."""
+    unit: str
+    """What its horizontal axis counts: `step`, `trial`."""
     cursor: dict[str, Any]
-    """What the page's script needs: `left` and `right` (the plot's edges), `from` and `to` (the steps there), `steps`
-    to stop at, and of each line `steps`, `mean`, `low`, `high` (null: unknown)."""
+    """What the page's script needs: `left` and `right` (the plot's edges), `from` and `to` (the steps there), their
+    `unit`, `steps` to stop at, and of each line `steps`, `mean`, `low`, `high` (null: unknown)."""
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The chart in words."""
-        return f"{self.title} over steps. At the end: " + ", ".join(f"{line.label} {line.last}" for line in self.lines)
+        return f"{self.title} over {self.unit}s. At the end: " + ", ".join(
+            f"{line.label} {line.last}" for line in self.lines
+        )
 
 
-def chart(title: str, curves: Sequence[tuple[str, Look, Curve]], rule: float | None = None) -> Chart:
+def chart(
+    title: str, curves: Sequence[tuple[str, Look, Curve]], rule: float | None = None, unit: str = "step"
+) -> Chart:
     """Lay out the curves, of which there is at least one; `rule` is a value to draw a reference line at.
 
     The vertical axis is logarithmic where all means are positive and the largest is more than five times the least;
@@ -81,6 +87,7 @@ def chart(title: str, curves: Sequence[tuple[str, Look, Curve]], rule: float | N
         "right": WIDTH - RIGHT,
         "from": left,
         "to": right,
+        "unit": unit,
         "steps": sorted(set(steps)),
         "lines": [
             {"steps": line.steps, **{name: _short(getattr(line, name)) for name in ("mean", "low", "high")}}
@@ -88,7 +95,7 @@ def chart(title: str, curves: Sequence[tuple[str, Look, Curve]], rule: float | N
         ],
     }
     x_ticks = [(x(step), f"{step:g}") for step in _ticks(left, right, integer=True)]
-    return Chart(title, lines, x_ticks, y_ticks, None if rule is None else height(rule), cursor)
+    return Chart(title, lines, x_ticks, y_ticks, None if rule is None else height(rule), unit, cursor)
 
 
 def _line(label: str, look: Look, line: Curve, x: Callable[[float], float], y: Callable[[float], float]) -> Line:

@@ -33,7 +33,12 @@ class Difference:
 
 
 def obstacles(a: Arm, b: Arm, allow: Sequence[str] = ()) -> list[Difference]:
-    """What two arms of one task and model differ in and must not; empty where they may be compared."""
+    """What two arms of one task and model differ in and must not; empty where they may be compared.
+
+    Of arms with several tunings, what any two replicates differ in that are paired.
+    """
+    if a.parts or b.parts:
+        return list(dict.fromkeys(one for x, y in _twins(a, b) for one in obstacles(x, y, allow)))
     if (a.metric, a.direction) != (b.metric, b.direction):
         return [Difference(METRIC, f"{a.metric} ({a.direction})", f"{b.metric} ({b.direction})")]
     open_keys = [key for key in _differing(a, b) if not _any(allow, key) and not _any(_searched(a, b), key)]
@@ -41,13 +46,22 @@ def obstacles(a: Arm, b: Arm, allow: Sequence[str] = ()) -> list[Difference]:
     rest = [key for key in open_keys if not covers("optimizer", key)]
     if not own and all(covers("schedule", key) for key in rest):
         return []
-    return _told(a, b, rest)
+    return _differences(a, b, rest)
 
 
 def let_differ(a: Arm, b: Arm, allow: Sequence[str]) -> list[Difference]:
     """What two arms differ in because the user allows it."""
+    if a.parts or b.parts:
+        return list(dict.fromkeys(one for x, y in _twins(a, b) for one in let_differ(x, y, allow)))
     keys = [key for key in _differing(a, b) if _any(allow, key) and not covers("optimizer", key)]
-    return _told(a, b, [key for key in keys if not _any(_searched(a, b), key)])
+    return _differences(a, b, [key for key in keys if not _any(_searched(a, b), key)])
+
+
+def _twins(a: Arm, b: Arm) -> list[tuple[Arm, Arm]]:
+    """The arms whose settings must agree: replicate by replicate, or each replicate and the other side's only one."""
+    if a.parts and b.parts:
+        return [(a.parts[number], b.parts[number]) for number in a.parts if number in b.parts]
+    return [(part, b) for part in a.parts.values()] or [(a, part) for part in b.parts.values()]
 
 
 def refuse(couples: Iterable[tuple[Arm, Arm]], allow: Sequence[str]) -> None:
@@ -85,7 +99,7 @@ def _any(names: Iterable[str], key: str) -> bool:
     return any(covers(name, key) for name in names)
 
 
-def _told(a: Arm, b: Arm, keys: Iterable[str]) -> list[Difference]:
+def _differences(a: Arm, b: Arm, keys: Iterable[str]) -> list[Difference]:
     """One difference a leaf; one a group where another YAML was chosen for it."""
     found: dict[str, Difference] = {}
     for key in keys:

@@ -1,155 +1,116 @@
-"""Is A better than B? Paired by seed, a verdict a task, the tests corrected together. Numbers in, verdicts out."""
+"""Is A better than B? A verdict a task, the tests of a study corrected together. Numbers in, verdicts out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from vrbench.report import statistics
+from vrbench.report import replicates, sequential, statistics
 from vrbench.report.arms import Arm
 from vrbench.report.comparable import Difference, let_differ, obstacles
-from vrbench.report.statistics import Direction, Estimate, Interval
+from vrbench.report.looks import Looks, Seen
+from vrbench.report.pairs import Pairs, Test, pair, pair_replicates
+from vrbench.report.replicates import Key
+from vrbench.report.smallest import Smallest
+from vrbench.report.statistics import ALPHA, Estimate
 
 Word = Literal["better", "worse", "equivalent", "insufficient data", "not comparable"]
-
-
-@dataclass(frozen=True)
-class Smallest:
-    """The smallest difference that matters: in the metric's unit, or as a share of B's mean."""
-
-    amount: float = 0.01
-    relative: bool = True
-
-    @classmethod
-    def parse(cls, text: str) -> Smallest:
-        """`1%` or `0.002`. Raises ValueError for anything else, and for less than 0."""
-        relative = text.endswith("%")
-        try:
-            amount = float(text.removesuffix("%")) / (100 if relative else 1)
-        except ValueError:
-            amount = math.nan
-        if not 0 <= amount < math.inf:
-            raise ValueError(f"smallest-effect={text}: must be a share of B's mean (1%) or a number of the metric")
-        return cls(amount, relative)
-
-    def of(self, mean: float) -> float:
-        """The smallest difference, given B's mean."""
-        return self.amount * abs(mean) if self.relative else self.amount
-
-    def __str__(self) -> str:
-        return f"{self.amount:.4g}" if not self.relative else f"{100 * self.amount:.4g} %"
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """What the pairs of two arms come to, before any other comparison is known. A − B is in the metric's unit."""
-
-    seeds: int
-    """Seeds that are over in both arms."""
-    diverged_a: int
-    diverged_b: int
-    mean_a: float
-    """Over the pairs in which both finished, as `mean_b`, `difference` and its interval."""
-    mean_b: float
-    difference: float
-    interval: Interval
-    deviation: float
-    """Standard deviation of the differences."""
-    smallest: float
-    p: float
-    gains: tuple[float, ...]
-    """Differences with the sign of an improvement: infinite where one of the two diverged, 0 where both did."""
-
-    @property
-    def improvement(self) -> Estimate:
-        """The probability that A improves on B at a seed."""
-        return statistics.probability_of_improvement(self.gains)
-
-
-def pair(
-    a: Mapping[int, float],
-    b: Mapping[int, float],
-    direction: Direction,
-    smallest: Smallest,
-    interval: str = "bootstrap-t",
-) -> Pairs:
-    """Pair two arms' numbers by seed; nan is a diverged run, the worst that can be."""
-    seeds = sorted(a.keys() & b.keys())
-    x, y = np.array([a[seed] for seed in seeds], dtype=float), np.array([b[seed] for seed in seeds], dtype=float)
-    sign = 1.0 if direction == "max" else -1.0
-    gains = np.where(np.isnan(x), np.where(np.isnan(y), 0.0, -np.inf), np.where(np.isnan(y), np.inf, sign * (x - y)))
-    both = np.isfinite(x) & np.isfinite(y)
-    differences = (x - y)[both]
-    mean_b = _mean(y[both])
-    return Pairs(
-        seeds=len(seeds),
-        diverged_a=int(np.isnan(x).sum()),
-        diverged_b=int(np.isnan(y).sum()),
-        mean_a=_mean(x[both]),
-        mean_b=mean_b,
-        difference=_mean(differences),
-        interval=statistics.INTERVALS[interval](differences),
-        deviation=float(differences.std(ddof=1)) if differences.size > 1 else math.nan,
-        smallest=smallest.of(mean_b),
-        p=statistics.sign_flip(gains),
-        gains=tuple(gains.tolist()),
-    )
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else math.nan
+Size = Literal["", "by more than the smallest effect", "by how much is open"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one comparison within its family."""
+    """What is said of one comparison within its family, in two parts: direction, and size."""
 
     word: Word
     p_holm: float
     needed: int | None = None
-    """Seeds still to be run before more can be said (an estimate once the least number is there); None: not known."""
+    """Units still to be run before more can be said (an estimate once the least number is there); None: not known."""
     keys: tuple[str, ...] = ()
     """What makes the two not comparable."""
+    size: Size = ""
+    """Of a difference, whether its interval lies beyond the smallest effect altogether."""
+    scope: str = ""
+    """`for this tuning`, where one tuning of each side is all there is."""
+    test: Test = "sign-flip"
+    p: float = math.nan
+    """Before the correction."""
+    unit: str = "seed"
+    tests: int = 1
+    """How many tests the family has."""
 
     def __str__(self) -> str:
         if self.keys:
             return f"{self.word}: {', '.join(self.keys)}"
         if self.word != "insufficient data":
-            return self.word
+            return ", ".join(filter(None, [f"{self.word} {self.size}".strip(), self.scope]))
         if self.needed is None:
             return self.word
-        return f"{self.word} ({self.needed} more seed{'s' if self.needed > 1 else ''})"
+        return f"{self.word} ({self.needed} more {self.unit}{'s' if self.needed > 1 else ''})"
 
 
-def judge(family: Sequence[Pairs]) -> list[Verdict]:
-    """A verdict for each comparison of a family, whose sign-flip tests are corrected together by Holm's method.
+def judge(family: Sequence[Pairs], planned: int = 0) -> list[Verdict]:
+    """A verdict for each comparison of a family, whose tests are corrected together by Holm's method.
 
-    In this order: *insufficient data* with fewer seeds than the least that could clear Holm's first threshold;
-    *equivalent* where the interval of the difference lies inside ± the smallest effect and no run diverged; *better* or
-    *worse* where the corrected p is below 0.05; else *insufficient data*.
+    The family counts `planned` tests where that is more than are there. The test is, by what was looked at and by the
+    number of units, never by their values: the e-process where there was a look at fewer; else the sign-flip test;
+    else, of replicates fewer than could clear Holm's first threshold by it, Student's over their means.
+
+    In this order: *insufficient data* with fewer units than could clear that threshold; *equivalent* where the interval
+    of the difference lies inside ± the smallest effect and no run diverged; *better* or *worse* where the corrected p
+    is below 0.05; else *insufficient data*.
     """
-    tests = sum(pairs.seeds > 0 for pairs in family)
+    tests = max(planned, sum(pairs.units > 0 for pairs in family))
     least = statistics.least_pairs(tests)
-    adjusted = statistics.holm([pairs.p for pairs in family])
-    return [_judge(pairs, p, least, tests) for pairs, p in zip(family, adjusted, strict=True)]
+    tried = [_tried(pairs, least) for pairs in family]
+    spare = [1.0] * (tests - sum(pairs.units > 0 for pairs in family))
+    adjusted = statistics.holm([*(pairs.p for pairs in tried), *spare])
+    return [_judge(pairs, p, least, tests) for pairs, p in zip(tried, adjusted, strict=False)]
+
+
+def _tried(pairs: Pairs, least: int) -> Pairs:
+    """The pairs with the test that decides."""
+    if pairs.unit == "replicate" and pairs.test == "sign-flip" and pairs.units < least:
+        p = replicates.t_test(pairs.gains)
+        if not math.isnan(p):
+            return replace(pairs, p=p, test="t")
+    return pairs
 
 
 def _judge(pairs: Pairs, p: float, least: int, tests: int) -> Verdict:
-    if pairs.seeds < least:
-        return Verdict("insufficient data", p, least - pairs.seeds)
+    verdict = Verdict("insufficient data", p, test=pairs.test, p=pairs.p, unit=pairs.unit, tests=tests)
+    missing = least - pairs.units if pairs.test == "sign-flip" else 2 - pairs.units
+    if pairs.test == "e-process":
+        missing = least_for_evidence(tests) - pairs.units
+    if missing > 0:
+        return replace(verdict, needed=missing)
     low, high = pairs.interval
-    if pairs.diverged_a + pairs.diverged_b == 0 and -pairs.smallest <= low and high <= pairs.smallest:
-        return Verdict("equivalent", p)
-    if p < statistics.ALPHA:
-        return Verdict("better" if statistics.flippable(pairs.gains).sum() > 0 else "worse", p)
+    whole = pairs.diverged_a + pairs.diverged_b == 0
+    if whole and -pairs.smallest <= low and high <= pairs.smallest:
+        return replace(verdict, word="equivalent")
+    if p < ALPHA:
+        side = sequential.leaning(pairs.gains) if pairs.test == "e-process" else statistics.flippable(pairs.gains).sum()
+        beyond = whole and (low > pairs.smallest or high < -pairs.smallest)
+        size: Size = "by more than the smallest effect" if beyond else "by how much is open"
+        return replace(verdict, word="better" if side > 0 else "worse", size=size)
     if math.isnan(pairs.deviation):
-        return Verdict("insufficient data", p)
+        return verdict
     enough = statistics.pairs_for(pairs.difference, pairs.deviation, pairs.smallest, tests)
-    return Verdict("insufficient data", p, max(1, math.ceil(enough) - pairs.seeds) if math.isfinite(enough) else None)
+    if not math.isfinite(enough):
+        return verdict
+    fewest = 1
+    if pairs.test == "e-process":
+        fewest = max(1, sequential.what_is_left(pairs.gains, ALPHA / tests).least)
+    return replace(verdict, needed=max(fewest, math.ceil(enough) - pairs.units))
+
+
+def least_for_evidence(tests: int) -> int:
+    """The fewest units whose evidence, were all one could wish, clears Holm's first threshold: 2^n / 2 > tests / α."""
+    return sequential.what_is_left((), ALPHA / max(tests, 1)).least
 
 
 # ---- arms -----------------------------------------------------------------------------------------------------------
@@ -167,6 +128,10 @@ class Comparison:
     """What they differ in and must not; such a comparison has no test, and is not in the family."""
     let: tuple[Difference, ...] = ()
     """What they differ in because the user allows it."""
+    keys: tuple[Key, ...] = ()
+    """Replicates and seeds that are paired."""
+    looks: int = 0
+    """How often fewer units were looked at before."""
 
     @property
     def judged(self) -> bool:
@@ -184,7 +149,8 @@ def pick(arms: Iterable[Arm], name: str) -> dict[tuple[str, str], Arm]:
         places.setdefault((arm.task, arm.model), []).append(arm)
     chosen: dict[tuple[str, str], Arm] = {}
     for place, here in places.items():
-        found = [arm for arm in here if arm.label == name] or [arm for arm in here if _is_named(arm, name)]
+        named = [arm for arm in here if _is_named(arm, name)]
+        found = [arm for arm in here if arm.label == name] or [arm for arm in named if not arm.control] or named
         if len(found) > 1:
             labels = _some(sorted(arm.label for arm in found))
             raise ValueError(f"{name}: names {len(found)} arms of {' '.join(place)}; give the label of one: {labels}")
@@ -193,6 +159,23 @@ def pick(arms: Iterable[Arm], name: str) -> dict[tuple[str, str], Arm]:
     if not chosen:
         raise ValueError(f"{name}: no such optimizer or label; there are {_some(sorted({a.optimizer for a in arms}))}")
     return chosen
+
+
+def pick_by_schedule(arms: Sequence[Arm], name: str) -> list[tuple[list[Arm], dict[tuple[str, str], Arm]]]:
+    """Arms with what `pick` finds among them: all together, or by schedule where the name has an arm for each.
+
+    Raises ValueError as `pick` does.
+    """
+    try:
+        return [(list(arms), pick(arms, name))]
+    except ValueError as several:
+        by_schedule: dict[str, list[Arm]] = {}
+        for arm in arms:
+            by_schedule.setdefault(arm.settings.get("schedule", ""), []).append(arm)
+        try:
+            return [(own, pick(own, name)) for own in by_schedule.values()]
+        except ValueError:
+            raise several from None
 
 
 def _is_named(arm: Arm, name: str) -> bool:
@@ -214,9 +197,23 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown}, … ({len(names)})" if len(names) > 8 else shown or "none"
 
 
-def values(arm: Arm, split: str) -> dict[int, float]:
-    """The primary metric by seed: on the test split, or on validation at its best."""
-    return arm.by_seed(f"test/{arm.metric}" if split == "test" else f"best/val/{arm.metric}")
+def values(arm: Arm, split: str) -> dict[Key, float]:
+    """The primary metric by replicate and seed: on the test split, or on validation at its best."""
+    return arm.by_run(f"test/{arm.metric}" if split == "test" else f"best/val/{arm.metric}")
+
+
+def sides(a: Arm, b: Arm, split: str) -> tuple[dict[Key, float], dict[Key, float]]:
+    """Both arms' numbers by the replicate and seed in which they are paired.
+
+    Where one side alone has several tunings, the other's run of the same seed stands beside each of them.
+    """
+    x, y = values(a, split), values(b, split)
+    if a.parts and not b.parts:
+        y = {key: y[0, key[1]] for key in x if (0, key[1]) in y}
+    elif b.parts and not a.parts:
+        x = {key: x[0, key[1]] for key in y if (0, key[1]) in x}
+    shared = sorted(x.keys() & y.keys())
+    return {key: x[key] for key in shared}, {key: y[key] for key in shared}
 
 
 def compare(
@@ -225,26 +222,45 @@ def compare(
     smallest: Smallest,
     interval: str = "bootstrap-t",
     allow: Sequence[str] = (),
+    looks: Looks | None = None,
+    planned: int = 0,
 ) -> list[Comparison]:
     """Compare each couple of arms. Those that may be compared are one family; the others are called not comparable.
 
-    `allow` names keys that may differ (`vrbench.report.comparable`).
+    `allow` names keys that may differ (`vrbench.report.comparable`); `looks` knows what was looked at before, and
+    `planned` how many tests the study has at least.
     """
-    couples = list(couples)
-    hindered = [tuple(obstacles(a, b, allow)) for a, b in couples]
-    paired = [pair(values(a, split), values(b, split), a.direction, smallest, interval) for a, b in couples]
-    family = iter(judge([pairs for pairs, found in zip(paired, hindered, strict=True) if not found]))
-    return [
-        Comparison(
-            a,
-            b,
-            pairs,
-            Verdict("not comparable", math.nan, keys=tuple(one.key for one in found)) if found else next(family),
-            found,
-            tuple(let_differ(a, b, allow)),
-        )
-        for (a, b), pairs, found in zip(couples, paired, hindered, strict=True)
-    ]
+    made = []
+    for a, b in couples:
+        found, let = obstacles(a, b, allow), let_differ(a, b, allow)
+        x, y = sides(a, b, split)
+        seen = looks.before(a, b, split, x) if looks is not None else None
+        pairs = _paired(x, y, a, smallest.on(a.task), interval, seen if seen and seen.decides else None)
+        verdict = Verdict("not comparable", math.nan, keys=tuple(dict.fromkeys(one.key for one in found)))
+        made.append(Comparison(a, b, pairs, verdict, tuple(found), tuple(let), tuple(x), seen.count if seen else 0))
+    family = iter(judge([one.pairs for one in made if one.judged], planned))
+    return [replace(one, verdict=replace(next(family), scope=_scope(one))) if one.judged else one for one in made]
+
+
+def _paired(
+    x: Mapping[Key, float],
+    y: Mapping[Key, float],
+    of: Arm,
+    smallest: Smallest,
+    interval: str,
+    seen: Seen | None,
+) -> Pairs:
+    if len({replicate for replicate, _ in x}) > 1:
+        return pair_replicates(x, y, of.direction, smallest, seen.first if seen else None)
+    a, b = ({seed: value for (_, seed), value in side.items()} for side in (x, y))
+    return pair(a, b, of.direction, smallest, interval, [seed for _, seed in seen.order] if seen else None)
+
+
+def _scope(one: Comparison) -> str:
+    if one.pairs.unit == "replicate":
+        single = [arm for arm in (one.a, one.b) if not arm.parts]
+        return f"for this tuning of {single[0].optimizer}" if single and single[0].tuned else ""
+    return "for this tuning" if one.a.tuned or one.b.tuned else "for these settings"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vrbench.records import Run, read_rows
 from vrbench.report.arms import Arm
+from vrbench.runs.records import Run, read_rows
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -111,6 +111,15 @@ def _interval(values: ndarray) -> tuple[ndarray, ndarray]:
     return mean - half, mean + half
 
 
+def mean_and_interval(rows: Sequence[Sequence[float]]) -> tuple[list[float], list[float], list[float]]:
+    """Mean and bounds over rows of one length (seeds, replicates), at each place by itself; nan as in `Curve`."""
+    import numpy as np
+
+    values = np.array(rows, dtype=np.float64)
+    low, high = _interval(values)
+    return _mean(values.T).tolist(), low.tolist(), high.tolist()
+
+
 def groups(arms: Sequence[Arm]) -> dict[tuple[str, str], list[Arm]]:
     """The arms by task and model: what may be drawn into one chart."""
     found: dict[tuple[str, str], list[Arm]] = {}
@@ -133,12 +142,12 @@ def leading(arms: Sequence[Arm]) -> dict[str, Arm]:
     return {arm.optimizer: arm for arm in sorted(arms, key=lambda arm: (len(arm.over), -best(arm)))}
 
 
-def told(arm: Arm) -> str:
+def label_of(arm: Arm) -> str:
     """The arm's label, with how many of its runs diverged where any did."""
     return f"{arm.label} ({arm.diverged} of {len(arm.over)} diverged)" if arm.diverged else arm.label
 
 
-def shown(arms: Sequence[Arm], most: int) -> list[Arm]:
+def representative(arms: Sequence[Arm], most: int) -> list[Arm]:
     """At most `most` of the arms of one task: first the best of each optimizer by validation, then the second best, ….
 
     They keep their order.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.report.style import logarithmic, look_of, panels, styled
+from vrbench.report.style import logarithmic, look_of, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,11 +66,3 @@ def figure(rows: list[dict[str, Any]], title: str) -> Figure:
     axes[-1].set_xlabel("step")
     figure.suptitle(title)
     return figure
-
-
-def draw(rows: list[dict[str, Any]], title: str, target: Path) -> None:
-    """Write the figure (format by suffix: png, svg, pdf). Raises ValueError where no row has an `eos/` metric."""
-    with styled():
-        drawn = figure(rows, title)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        drawn.savefig(target, dpi=150)

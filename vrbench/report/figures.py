@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.report import eos_figure
+from vrbench.report import eos_figure, forest
 from vrbench.report.arms import Arm
-from vrbench.report.curves import Curve, columns, curve, groups, leading, shown, told
+from vrbench.report.curves import Curve, columns, curve, groups, label_of, leading, representative
+from vrbench.report.looks import Looks
+from vrbench.report.rivals import rivals
 from vrbench.report.search_figures import alpha1_heat_map, beta3_heat_map, lr_sensitivity, tuning_budget
 from vrbench.report.statistics import performance_profile as profile_of
 from vrbench.report.statistics import time_to_target as reached
@@ -61,12 +63,13 @@ def _wanted(arms: Sequence[Arm]) -> Iterator[tuple[str, str, Callable[[], Figure
     for (task, model), own in groups(arms).items():
         for name, make in PER_TASK.items():
             yield name, f"{task} {model}", partial(make, own)
-        measured = [arm for arm in shown(own, MOST_ARMS) if has_eos(arm)]
+        measured = [arm for arm in representative(own, MOST_ARMS) if has_eos(arm)]
         for arm in measured:
             yield "eos", f"{task} {model} {arm.label}", partial(edge_of_stability, [arm])
         if not measured:
             yield "eos", f"{task} {model}", partial(edge_of_stability, [])
     yield "performance-profile", "", partial(performance_profile, arms)
+    yield "forest", "", lambda: forest.figure(rivals(arms, MOST_ARMS, Looks(), "figure"))
 
 
 def _file(name: str, of: str) -> str:
@@ -76,7 +79,7 @@ def _file(name: str, of: str) -> str:
 
 def learning_curves(arms: Sequence[Arm]) -> Figure:
     """Training loss, validation loss and the primary metric of one task over the steps: means and 95 % intervals."""
-    first, drawn = arms[0], shown(arms, MOST_ARMS)
+    first, drawn = arms[0], representative(arms, MOST_ARMS)
     keys = list(dict.fromkeys(["train/loss", "val/loss", f"val/{first.metric}"]))
     found = {key: {arm.label: line for arm in drawn if (line := curve(arm, key))} for key in keys}
     keys = [key for key in keys if found[key]]
@@ -86,7 +89,7 @@ def learning_curves(arms: Sequence[Arm]) -> Figure:
     figure, axes = panels(1, len(keys), height=3.0)
     for axis, key in zip(axes, keys, strict=True):
         for arm in drawn:
-            _draw(axis, found[key].get(arm.label), style[arm.label], told(arm))
+            _draw(axis, found[key].get(arm.label), style[arm.label], label_of(arm))
         _frame(axis, list(found[key].values()))
         axis.set_xlabel("step")
         axis.set_ylabel(_named(key, first))
@@ -151,7 +154,7 @@ def target_of(arms: Sequence[Arm]) -> float:
 
 def time_to_target(arms: Sequence[Arm]) -> Figure:
     """Share of an arm's runs that have reached the target, over training seconds (evaluation is off the clock)."""
-    first, drawn = arms[0], shown(arms, MOST_ARMS)
+    first, drawn = arms[0], representative(arms, MOST_ARMS)
     target, key = target_of(drawn), f"val/{first.metric}"
     style = looks(arm.label for arm in arms)
     figure, (axis,) = panels(1, 1, height=3.0, width=4.5)
@@ -181,7 +184,7 @@ def time_to_target(arms: Sequence[Arm]) -> Figure:
 
 def cost(arms: Sequence[Arm]) -> Figure:
     """Training time per step and peak memory of each arm: the mean as a bar, every run as a dot."""
-    drawn = [arm for arm in shown(arms, 2 * MOST_ARMS) if arm.seconds]
+    drawn = [arm for arm in representative(arms, 2 * MOST_ARMS) if arm.seconds]
     if not drawn:
         raise NoData("no run is finished")
     style = looks(arm.label for arm in arms)

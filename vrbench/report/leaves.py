@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vrbench.index import Row, config_of
 from vrbench.runs.identity import FOLLOWS, decides
+from vrbench.runs.index import Row, config_of
+from vrbench.runs.renamed import today
 
 CHOICES = ("task", "model", "optimizer", "schedule", "trainer")
 """Config groups that decide numbers: which YAML was chosen stands for the leaves that come with it."""
@@ -16,8 +17,9 @@ CHOICES = ("task", "model", "optimizer", "schedule", "trainer")
 def identity_of(row: Row) -> dict[str, Any]:
     """What decides a run's numbers apart from its seed: leaves by key written with dots, and the choices.
 
-    Local data count by their content, `{"content": hash}`; what follows the seed is `${seed}`. Records of schema 1 do
-    not know their data's content: a path counts by its last part.
+    Local data count by their content, `{"content": hash}`; what follows the seed is `${seed}`; parts that have been
+    renamed since have their present names. Records of schema 1 do not know their data's content: a path counts by its
+    last part.
     """
     found = {key: value for key, value in config_of(row).items() if decides(key)}
     if row["schema"] == 1:
@@ -25,6 +27,7 @@ def identity_of(row: Row) -> dict[str, Any]:
             key: Path(value).name for key, value in found.items() if key.endswith(".path") and isinstance(value, str)
         }
         found |= paths
+    found |= {key: today(value) for key, value in found.items() if key.endswith("._target_")}
     for key, content in row.get("data", {}).items():
         _put(found, key, {"content": content})
     for key in row.get("follows_seed", ()):

@@ -7,11 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from vrbench.report.arms import Arm, collect
+
+if TYPE_CHECKING:
+    from vrbench.report.looks import Mode
+    from vrbench.report.smallest import Smallest
 
 FORMATS = ("markdown", "latex", "csv", "json")
 INTERVALS = ("bootstrap-t", "bca", "t")
@@ -36,11 +40,26 @@ def _statistics(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True),
         click.option(
             "--smallest-effect",
-            default="1%",
-            show_default=True,
-            help="The smallest difference that matters: a share of B's mean, or a number in the metric's unit.",
+            metavar="AMOUNT | TASK=AMOUNT,…",
+            help="The smallest difference that matters, declared before looking: 1% of B's mean, 0.002 in the metric's "
+            "unit, log:0.02 (log ratio of losses), error:5% (of B's error rate).  [default: the plan's; else 1%, and "
+            "said to be]",
         ),
         click.option("--interval", type=click.Choice(INTERVALS), default="bootstrap-t", show_default=True),
+        click.option(
+            "--family",
+            type=click.IntRange(min=1),
+            metavar="TESTS",
+            help="How many tests the study has in all, where fewer are shown: Holm's correction is over so many.  "
+            "[default: the plan's, or those shown]",
+        ),
+        click.option(
+            "--test",
+            type=click.Choice(["auto", "fixed", "anytime"]),
+            default="auto",
+            show_default=True,
+            help="auto: anytime-valid as soon as fewer runs were looked at before.",
+        ),
         click.option("--tuning", is_flag=True, help="The trials of searches too."),
         click.option(
             "--allow",
@@ -61,6 +80,22 @@ def _collect(paths: Sequence[Path], *, tuning: bool = False) -> list[Arm]:
     return arms
 
 
+def _decided(arms: Sequence[Arm], smallest_effect: str | None, family: int | None) -> tuple[Smallest, int, list[str]]:
+    """The smallest effect, how many tests there are, and notes: as given, else as the study's plan declares them."""
+    from vrbench.report.registered import registered
+    from vrbench.report.smallest import Smallest
+
+    plan, given = registered(arms), None if smallest_effect is None else Smallest.parse(smallest_effect)
+    if plan is None:
+        return given or Smallest(), family or 1, []
+    told = [plan.note]
+    if given is not None and given != plan.smallest:
+        told.append(f"Not as planned: smallest effect {given}, chosen for this report.")
+    if family is not None and family < plan.tests:
+        told.append(f"Not as planned: a family of {family} tests, chosen for this report.")
+    return given or plan.smallest, family or plan.tests, told
+
+
 @cli.command()
 @_paths
 @_statistics
@@ -69,8 +104,10 @@ def table(
     paths: tuple[Path, ...],
     form: str,
     split: str,
-    smallest_effect: str,
+    smallest_effect: str | None,
     interval: str,
+    family: int | None,
+    test: Mode,
     tuning: bool,
     allow: tuple[str, ...],
     baseline: str | None,
@@ -78,14 +115,24 @@ def table(
     """One row for each configuration, over its seeds."""
     from vrbench.report import formats, tables
     from vrbench.report.comparable import check_names
-    from vrbench.report.compare import Smallest
+    from vrbench.report.looks import Looks
 
-    smallest = Smallest.parse(smallest_effect)
     if allow and baseline is None:
         raise ValueError(f"allow={','.join(allow)}: nothing is compared without --baseline")
-    arms = _collect(paths, tuning=tuning)
+    looks, arms = Looks(test), _collect(paths, tuning=tuning)
+    smallest, tests, told = _decided(arms, smallest_effect, family)
     check_names(allow, arms)
-    made = tables.summary(arms, split=split, baseline=baseline, smallest=smallest, interval=interval, allow=allow)
+    made = tables.summary(
+        arms,
+        split=split,
+        baseline=baseline,
+        smallest=smallest,
+        interval=interval,
+        allow=allow,
+        looks=looks,
+        planned=tests,
+    )
+    made.notes[:0] = told
     click.echo(formats.FORMATS[form](made), nl=False)
 
 
@@ -100,17 +147,20 @@ def compare(
     paths: tuple[Path, ...],
     form: str,
     split: str,
-    smallest_effect: str,
+    smallest_effect: str | None,
     interval: str,
+    family: int | None,
+    test: Mode,
     tuning: bool,
     allow: tuple[str, ...],
 ) -> None:
     """Is A better than B? A verdict for each task, and an overall line. A and B: an optimizer or a label."""
-    from vrbench.report import cautions, comparable, formats, tables
+    from vrbench.report import cautions, comparable, control, formats, tables, verdict_notes
     from vrbench.report import compare as comparing
+    from vrbench.report.looks import Looks
 
-    smallest = comparing.Smallest.parse(smallest_effect)
-    arms = _collect(paths, tuning=tuning)
+    looks, arms = Looks(test), _collect(paths, tuning=tuning)
+    smallest, tests, told = _decided(arms, smallest_effect, family)
     first, second = comparing.pick(arms, a), comparing.pick(arms, b)
     shared = [key for key in first if key in second]
     if not shared:
@@ -121,16 +171,43 @@ def compare(
     if split == "test" and (blind := [arm for couple in couples for arm in couple if cautions.is_blind(arm)]):
         names = " and ".join(arm.name for arm in blind)
         raise ValueError(f"{names}: no run was to read the test split; --split val compares validation")
-    found = comparing.compare(couples, split, smallest, interval, allow)
+    found = comparing.compare(couples, split, smallest, interval, allow, looks, tests)
     made = tables.comparison(found, a, b, split, smallest, interval)
+    made.notes.extend(control.notes(arms, {key: second[key] for key in shared}, split))
+    looks.record(found, split, "compare")
+    made.notes.extend(looks.notes)
     for key in sorted(first.keys() ^ second.keys()):
         made.notes.append(f"{' '.join(key)}: has only {a if key in first else b}; left out.")
-    total = comparing.overall(found)
+    total, pooled = comparing.overall(found), verdict_notes.pooled_gain(found)
     if form == "json":
-        click.echo(formats.as_json(made, overall=tables.overall_record(total)), nl=False)
+        click.echo(formats.as_json(made, overall=tables.overall_record(total, pooled)), nl=False)
         return
-    made.notes.insert(0, tables.overall_note(total))
+    if pooled is not None:
+        made.notes.insert(0, verdict_notes.pooled_note(pooled))
+    made.notes[:0] = [tables.overall_note(total), *told]
     click.echo(formats.FORMATS[form](made), nl=False)
+
+
+@cli.command()
+@_paths
+@click.option("--format", "form", type=click.Choice(FORMATS), default="markdown", show_default=True)
+@click.option("--within", default="5%", show_default=True, help="How near to the best a trial of a search is good.")
+def tasks(paths: tuple[Path, ...], form: str, within: str) -> None:
+    """Over all tasks: who reaches targets first (AlgoPerf's profiles), and how much of each search space is good."""
+    from vrbench.report import formats, task_summary
+
+    try:
+        tolerance = float(within.removesuffix("%")) / 100
+    except ValueError:
+        tolerance = -1.0
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"within={within}: must be a share of the best (5%)")
+    arms = [arm for arm in _collect(paths) if arm.over]
+    made = task_summary.time_profiles(arms)
+    made.notes.extend(task_summary.one_setting(arms))
+    good = task_summary.robustness(arms, tolerance)
+    for one in filter(None, (made, good)):
+        click.echo(formats.FORMATS[form](one))
 
 
 @cli.command()
@@ -149,10 +226,33 @@ def figures(paths: tuple[Path, ...], output: Path, tuning: bool) -> None:
 @_paths
 @_output("report/report.html")
 def html(paths: tuple[Path, ...], output: Path) -> None:
-    """One self-contained page."""
+    """One self-contained page; what its verdicts need is what the study's plan declares."""
     from vrbench.report import page
 
     click.echo(page.write(_collect(paths), output))
+
+
+@cli.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@_output("results/<study>")
+@click.option("--records", is_flag=True, help="The records alone, without a look at what they say.")
+def publish(study: Path, output: Path, records: bool) -> None:
+    """What is to be committed of a study: its records in one small file, tables and a forest plot made from it."""
+    from vrbench.report import publish as publishing
+
+    folder = Path("results") / study.name if output == Path("results/<study>") else output
+    for path in publishing.publish(study, folder, tables_too=not records):
+        click.echo(path)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def rebuild(folder: Path) -> None:
+    """A published study's tables and plot again, from its records alone."""
+    from vrbench.report import publish as publishing
+
+    for path in publishing.rebuild(folder):
+        click.echo(path)
 
 
 @cli.command()

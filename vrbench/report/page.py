@@ -16,15 +16,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vrbench import records
-from vrbench.index import has_read_test
-from vrbench.report import cautions, tables
+from vrbench.report import forest, search_figures, tables
 from vrbench.report.arms import Arm
 from vrbench.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, chart
-from vrbench.report.compare import Comparison, Smallest, compare, overall
-from vrbench.report.curves import curve, groups, leading, shown, told
+from vrbench.report.compare import Comparison
+from vrbench.report.curves import curve, groups, label_of, representative
 from vrbench.report.formats import Table
+from vrbench.report.looks import Looks
+from vrbench.report.registered import registered
+from vrbench.report.rivals import Rival, rivals
 from vrbench.report.style import looks
+from vrbench.runs import records
+from vrbench.runs.index import has_read_test
 
 MOST_ARMS = 8
 """Lines in a chart, and pictures of a task."""
@@ -34,7 +37,6 @@ MOST_NAMES = 200
 """Names in a list of runs."""
 WIDEST = 512
 """Pictures are brought down to this many pixels of width."""
-INTERVAL = "bootstrap-t"
 
 EOS = {
     "eos/ratio": "sharpness ÷ threshold",
@@ -46,14 +48,13 @@ EOS = {
 
 
 @dataclass(frozen=True)
-class Rivals:
-    """Two contestants over all the tasks that they share."""
+class Verdicts:
+    """A rival against the baseline, with what the page shows beside the verdicts."""
 
-    a: str
-    b: str
-    found: list[Comparison]
+    rival: Rival
     table: Table
-    overall: str
+    budgets: list[Chart]
+    """The best found against the number of trials, of each task in which both were searched."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,20 @@ class TaskPart:
 def write(arms: Sequence[Arm], output: Path) -> Path:
     """Write the page of these arms and return its path. Raises OSError where it cannot be written."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    text = render(arms)
+    looks = Looks()
+    text = render(arms, looks)
     records.write_whole(output, lambda file: file.write(text.encode()))
     return output
 
 
-def render(arms: Sequence[Arm]) -> str:
-    """The page as text."""
+def render(arms: Sequence[Arm], looks: Looks | None = None) -> str:
+    """The page as text; what it shows is added to `looks`.
+
+    The smallest effect, the baseline and the number of tests are those of the study's plan, where there is one.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    plan, met = registered(arms), rivals(arms, MOST_ARMS, looks)
     folder = files("vrbench.report") / "templates"
     script, style = ((folder / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     environment = Environment(
@@ -112,7 +118,12 @@ def render(arms: Sequence[Arm]) -> str:
         style=style,
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'",
-        rivals=list(_rivals(arms)),
+        plan=plan.note if plan else "",
+        forest=forest.plot(met),
+        rivals=[
+            Verdicts(one, _without(one.table, "verdict", "median", "P(improvement)"), list(_budgets(one.found)))
+            for one in met
+        ],
         parts=[_part(own) for own in groups(arms).values()],
         runs=sum(len(arm.over) for arm in arms),
         unfinished=sum(len(arm.runs) - len(arm.over) for arm in arms),
@@ -129,34 +140,28 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _rivals(arms: Sequence[Arm]) -> Iterator[Rivals]:
-    """Each contestant against the one that meets most others in most tasks (the first by name among equals), on test,
-    or on validation where one of them was not to read test.
-
-    Contestants are the optimizers, each with the configuration that speaks for it (`curves.leading`); where there is
-    one optimizer alone, they are its best configurations. What two come to is one table, a family of tests of its own.
-    """
-    by_optimizer = len({arm.optimizer for arm in arms}) > 1
-    contestants: dict[str, dict[tuple[str, str], Arm]] = {}
-    for key, own in groups(arms).items():
-        for name, arm in (leading(own) if by_optimizer else {arm.label: arm for arm in shown(own, MOST_ARMS)}).items():
-            contestants.setdefault(name, {})[key] = arm
-    if not contestants:
-        return
-    meetings = Counter(key for own in contestants.values() for key in own)
-    base = min(contestants, key=lambda name: (-sum(meetings[key] - 1 for key in contestants[name]), name))
-    for name in sorted(contestants.keys() - {base}):
-        shared = sorted(contestants[name].keys() & contestants[base].keys())
-        if shared:
-            couples = [(contestants[name][key], contestants[base][key]) for key in shared]
-            split = "val" if any(cautions.is_blind(arm) for couple in couples for arm in couple) else "test"
-            found = compare(couples, split, Smallest(), INTERVAL)
-            table = tables.comparison(found, name, base, split, Smallest(), INTERVAL)
-            yield Rivals(name, base, found, _without(table, "verdict"), tables.overall_note(overall(found)))
+def _budgets(found: Sequence[Comparison]) -> Iterator[Chart]:
+    """Of each task, model and schedule of the comparisons that the searches beside them have."""
+    for one in found:
+        schedule = one.a.settings.get("schedule")
+        there = [
+            search
+            for search in search_figures.searches([one.a, one.b])
+            if (search.task, search.model) == (one.a.task, one.a.model)
+            and search.optimizer in (one.a.optimizer, one.b.optimizer)
+            and schedule in (None, search.schedule)
+        ]
+        lines = search_figures.budget_curves(there)
+        if lines:
+            style = looks(sorted(lines))
+            title = (
+                f"best found, {' '.join(filter(None, (one.a.task, one.a.model, schedule)))}: expected {there[0].metric}"
+            )
+            yield chart(title, [(label, style[label], lines[label]) for label in sorted(lines)], unit="trial")
 
 
 def _part(arms: Sequence[Arm]) -> TaskPart:
-    first, drawn = arms[0], shown(arms, MOST_ARMS)
+    first, drawn = arms[0], representative(arms, MOST_ARMS)
     keys = dict.fromkeys([f"val/{first.metric}", "val/loss", "train/loss"])
     names = {key: f"{'training' if key.startswith('train') else 'validation'} {key.split('/', 1)[1]}" for key in keys}
     table = tables.summary(arms)
@@ -166,7 +171,7 @@ def _part(arms: Sequence[Arm]) -> TaskPart:
         _without(table, "task", "model"),
         _without(table.appendix, "task", "model") if table.appendix else None,
         len(arms) - len(drawn),
-        [told(arm) for arm in drawn if not any(curve(arm, key, MOST_POINTS) for key in names)],
+        [label_of(arm) for arm in drawn if not any(curve(arm, key, MOST_POINTS) for key in names)],
         list(_charts(arms, drawn, names)),
         list(_charts(arms, drawn, EOS)) if any(curve(arm, "eos/ratio") for arm in drawn) else [],
         list(_pictures(drawn)),
@@ -188,7 +193,7 @@ def _without(table: Table, *dropped: str) -> Table:
 def _charts(arms: Sequence[Arm], drawn: Sequence[Arm], names: dict[str, str]) -> Iterator[Chart]:
     style = looks(arm.label for arm in arms)
     for key, name in names.items():
-        found = [(told(arm), style[arm.label], line) for arm in drawn if (line := curve(arm, key, MOST_POINTS))]
+        found = [(label_of(arm), style[arm.label], line) for arm in drawn if (line := curve(arm, key, MOST_POINTS))]
         if found:
             yield chart(name.replace("_", " "), found, rule=1.0 if key == "eos/ratio" else None)
 

@@ -22,14 +22,15 @@ from typing import Any
 
 import yaml
 
-from vrbench.records import write_whole
 from vrbench.report import cautions, statistics
 from vrbench.report.arms import Arm
-from vrbench.report.compare import Comparison, Smallest, Verdict, compare
+from vrbench.report.compare import Comparison, Verdict, compare
 from vrbench.report.curves import columns, groups
 from vrbench.report.formats import Table, markdown
 from vrbench.report.leaves import covers
+from vrbench.report.smallest import Smallest
 from vrbench.report.tables import number, with_interval
+from vrbench.runs.records import write_whole
 
 OURS = "vradam"
 SAME, OTHER = "same direction", "not the same direction"
@@ -122,7 +123,7 @@ def _row_of_table1(row: Mapping[str, Any], names: Mapping[str, str], found: Sequ
         _comparability(ours, row["same"]) + f" Of the published row: {row['caveat']}.",
         "Mean [95 % bootstrap-t interval]; paired sign-flip tests, Holm-corrected over the tasks of each rival; a "
         "diverged run counts as the worst.",
-        *_said(found),
+        *_notes(found),
     ]
     title = f"## Table 1, {row['row']}: {ours.task}, {ours.model}\n"
     return f"{title}\n{markdown(Table(headings, cells, [], notes))}"
@@ -148,7 +149,7 @@ def _measured(arm: Arm) -> tuple[str, str]:
     return with_interval(mean, statistics.bootstrap_t(known)), f"{len(arm.over)} ({arm.diverged})"
 
 
-def _said(found: Sequence[Comparison]) -> list[str]:
+def _notes(found: Sequence[Comparison]) -> list[str]:
     """What has to be known of the runs of a table, and why some of them are not compared."""
     arms = list({id(arm): arm for one in found for arm in (one.a, one.b)}.values())
     hindered = [f"{one.b.label}: {'; '.join(map(str, one.obstacles))}." for one in found if one.obstacles]
@@ -196,7 +197,7 @@ def _table4(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
         notes = [
             _comparability(ours, print_of["same"]),
             "All else at the tuned values of k = 2; not tuned again for each k.",
-            *_said(found),
+            *_notes(found),
         ]
         yield f"## Table 4, kinetic power: {ours.task}, {ours.model}\n\n{markdown(Table(headings, cells, [], notes))}"
 

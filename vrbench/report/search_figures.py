@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench.report.arms import Arm
+from vrbench.report.curves import Curve, mean_and_interval
 from vrbench.report.statistics import Direction, expected_best, rate_band
 from vrbench.report.style import NoData, legend_below, logarithmic, looks, panels
 
@@ -46,6 +47,9 @@ class Search:
     """With its split: `val/accuracy`."""
     direction: Direction
     trials: list[Trial]
+    schedule: str = ""
+    control: bool = False
+    """Whether it tuned the baseline once more, against itself."""
 
 
 def searches(arms: Sequence[Arm]) -> list[Search]:
@@ -70,8 +74,34 @@ def searches(arms: Sequence[Arm]) -> list[Search]:
             for trial in summary["trials"]
             if trial["state"] in ("finished", "diverged")
         ]
-        found.append(Search(summary["name"], *key, choices["optimizer"], metric, direction, trials))
+        what = summary["name"], *key, choices["optimizer"], metric, direction, trials
+        found.append(Search(*what, choices.get("schedule", ""), settings.get("control", False)))
     return found
+
+
+def budget_curves(found: Sequence[Search]) -> dict[str, Curve]:
+    """The expected best validation after k trials, by optimizer (and schedule, where there are several), of one task.
+
+    Each search has its unbiased curve (`expected_best` without replacement); of replicates the mean, from three on with
+    Student's 95 % interval. Searches without a finished trial, and those that tuned the baseline as its own control,
+    are left out. An adaptive sampler's trials are not exchangeable: its curve flatters it.
+    """
+    own = [one for one in found if not one.control and any(math.isfinite(trial.value) for trial in one.trials)]
+    several = len({one.schedule for one in own}) > 1
+    by_label: dict[str, list[list[float]]] = {}
+    for one in own:
+        label = f"{one.optimizer} schedule={one.schedule}" if several else one.optimizer
+        expected = expected_best([trial.value for trial in one.trials], one.direction, replacement=False)
+        by_label.setdefault(label, []).append(expected.tolist())
+    return {label: _over_replicates(lines) for label, lines in by_label.items()}
+
+
+def _over_replicates(lines: Sequence[Sequence[float]]) -> Curve:
+    """Their mean at each number of trials that all have."""
+    least = min(map(len, lines))
+    values = [list(line[:least]) for line in lines]
+    mean, low, high = mean_and_interval(values)
+    return Curve([float(k) for k in range(1, least + 1)], mean, low, high, len(lines), [])
 
 
 def _value(cost: float | None, direction: str) -> float:
@@ -154,33 +184,33 @@ def _median(values: Sequence[float], direction: str) -> float:
 
 
 def tuning_budget(arms: Sequence[Arm]) -> Figure:
-    """Expected best validation after k trials of each search, over trials and over the seconds that they took.
-
-    An adaptive sampler's trials are not exchangeable: its curve flatters it.
-    """
+    """`budget_curves`, over trials and over the mean seconds that so many took."""
     from matplotlib.ticker import MaxNLocator
 
-    found = [search for search in searches(arms) if any(math.isfinite(trial.value) for trial in search.trials)]
-    if not found:
+    every = searches(arms)
+    found = [search for search in every if search.metric == every[0].metric and not search.control]
+    lines = budget_curves(found)
+    if not lines:
         raise NoData("no search with a finished trial lies beside the runs")
-    first = found[0]
-    found = [search for search in found if search.metric == first.metric]
-    names = [search.optimizer for search in found]
-    labels = [search.name if names.count(search.optimizer) > 1 else search.optimizer for search in found]
-    style = looks(labels)
+    style = looks(lines)
     figure, axes = panels(1, 2, height=3.0)
-    for label, search in zip(labels, found, strict=True):
-        expected = expected_best([trial.value for trial in search.trials], search.direction).tolist()
-        each = sum(trial.seconds for trial in search.trials) / len(search.trials)
-        trials = list(range(1, len(expected) + 1))
-        look = style[label]
-        axes[0].plot(trials, expected, **look.line, marker=look.marker, label=f"{label} ({len(expected)} trials)")
-        axes[1].plot([each * k for k in trials], expected, **look.line, marker=look.marker)
+    for label, line in lines.items():
+        own = [
+            search for search in found if label in (search.optimizer, f"{search.optimizer} schedule={search.schedule}")
+        ]
+        trials = [trial for search in own for trial in search.trials]
+        each = sum(trial.seconds for trial in trials) / len(trials)
+        look, several = style[label], f", {line.seeds} searches" if line.seeds > 1 else ""
+        text = f"{label} ({len(line.steps)} trials{several})"
+        axes[0].plot(line.steps, line.mean, **look.line, marker=look.marker, label=text)
+        axes[1].plot([each * k for k in line.steps], line.mean, **look.line, marker=look.marker)
+        for axis, scale in zip(axes, (1.0, each), strict=True):
+            axis.fill_between([scale * k for k in line.steps], line.low, line.high, color=look.color, alpha=0.15)
     for axis, name in zip(axes, ("trials", "tuning time (s)"), strict=True):
         axis.set_xlabel(name)
-        axis.set_ylabel(f"expected best {first.metric}")
+        axis.set_ylabel(f"expected best {found[0].metric}")
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(f"{first.task}, {first.model}")
+    figure.suptitle(f"{found[0].task}, {found[0].model}")
     legend_below(figure, axes[0])
     return figure
 

@@ -44,7 +44,7 @@ def print_study(folder: Path) -> None:
             arm.task,
             arm.model,
             arm.optimizer,
-            f"{arm.settings_told} {mark(arm)}".strip(),
+            f"{arm.settings_text} {mark(arm)}".strip(),
             f"{arm.metric} {arrow} {mean_and_spread(arm.by_seed(f'best/val/{arm.metric}').values())}",
             *([mean_and_spread(tested) if tested else ""] if test else []),
             str(len(over)),

@@ -7,11 +7,16 @@ import statistics as plain
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vrbench.report import cautions, tuned
+from vrbench.report import cautions, control, replicates, tuned, verdict_notes
+from vrbench.report.across_tasks import Pooled
 from vrbench.report.arms import Arm
-from vrbench.report.compare import Comparison, Overall, Smallest, compare, pick, values
+from vrbench.report.compare import Comparison, Overall, compare, pick_by_schedule, values
 from vrbench.report.formats import Table
-from vrbench.report.statistics import ALPHA, INTERVALS, Estimate, Interval
+from vrbench.report.looks import Looks
+from vrbench.report.pairs import bad_runs
+from vrbench.report.replicates import Key
+from vrbench.report.smallest import Smallest
+from vrbench.report.statistics import INTERVALS, Estimate, Interval
 
 
 def number(value: float) -> str:
@@ -36,8 +41,14 @@ def summary(
     smallest: Smallest | None = None,
     interval: str = "bootstrap-t",
     allow: Sequence[str] = (),
+    looks: Looks | None = None,
+    planned: int = 0,
 ) -> Table:
-    """One row an arm: its mean with interval, n, diverged, and, against a baseline, difference, p and verdict.
+    """One row an arm: its mean with interval, median, n, diverged, bad, and against a baseline difference, p, verdict.
+
+    An arm of several tunings has the mean of their means, with Student's interval over them.
+
+    A baseline that has an arm for each schedule is that of the rivals with the same schedule.
 
     Where no run was to read the test split, the table is of validation. An arm that may not be compared with the
     baseline says why in place of a verdict; `allow` names keys that may differ. Raises ValueError where `baseline`
@@ -47,73 +58,104 @@ def summary(
     split = cautions.split_of(arms, asked)
     others = tuned.any_tuned(arms)
     versus: dict[int, Comparison] = {}
+    bases: dict[int, Arm | None] = {}
+    parted = [] if baseline is None else pick_by_schedule(arms, baseline)
     if baseline is not None:
-        base = pick(arms, baseline)
-        rivals = [arm for arm in arms if _why_none(arm, base, split) == ""]
-        found = compare([(arm, base[arm.task, arm.model]) for arm in rivals], split, smallest, interval, allow)
+        bases = {id(arm): base.get((arm.task, arm.model)) for own, base in parted for arm in own}
+        couples = [(arm, base) for arm in arms if (base := bases[id(arm)]) and not _why_none(arm, base, split)]
+        found = compare(couples, split, smallest, interval, allow, looks, planned)
+        if looks is not None:
+            looks.record(found, split, "table")
         versus = {id(comparison.a): comparison for comparison in found}
     cells: list[list[str]] = []
     records: list[dict[str, Any]] = []
     for arm in arms:
-        by_seed = values(arm, split)
-        known = [value for value in by_seed.values() if math.isfinite(value)]
-        mean = plain.fmean(known) if known else math.nan
-        bounds = INTERVALS[interval](known)
+        by_run = values(arm, split)
+        known = [value for value in by_run.values() if math.isfinite(value)]
+        mean, bounds = _centre(arm, by_run, interval)
         seconds = plain.fmean(arm.seconds) if arm.seconds else math.nan
-        lost = len(by_seed) - len(known)
+        lost = len(by_run) - len(known)
+        bad, median = bad_runs(list(by_run.values()), arm.direction), plain.median(known) if known else math.nan
         record = {
             "task": arm.task,
             "model": arm.model,
             "optimizer": arm.optimizer,
-            "settings": arm.settings_told,
+            "settings": arm.settings_text,
             "split": split,
             "metric": arm.metric,
             "direction": arm.direction,
             "mean": mean,
             "low": bounds.low,
             "high": bounds.high,
-            "interval": interval,
-            "n": len(by_seed),
+            "median": median,
+            "interval": "t over replicates" if arm.parts else interval,
+            "n": len(by_run),
+            "replicates": len(arm.parts) or 1,
             "diverged": lost,
+            "bad": bad,
             "unfinished": len(arm.runs) - len(arm.over),
             "train_seconds": seconds,
-            "stale": cautions.stale_told(arm),
+            "stale": cautions.stale_text(arm),
             **tuned.compact(arm, others),
         }
         arrow = "↑" if arm.direction == "max" else "↓"
         shown = f"{arm.metric} {arrow} {with_interval(mean, bounds)}{'*' if lost and known else ''}"
         if split == "test" and cautions.is_blind(arm):
             shown = ""
-        marked = f"{arm.settings_told} {cautions.mark(arm)}".strip()
-        cell = [arm.task, arm.model, arm.optimizer, marked, shown, str(len(by_seed)), str(lost), number(seconds)]
+        marked = f"{arm.settings_text} {cautions.mark(arm)}".strip()
+        middle = number(median) if known else ""
+        n = f"{len(by_run)} ({len(arm.parts)} tunings)" if arm.parts else str(len(by_run))
+        start = [arm.task, arm.model, arm.optimizer, marked, shown, middle]
+        cell = [*start, n, str(lost), str(bad), number(seconds)]
         if baseline is not None:
             comparison = versus.get(id(arm))
             record |= _verdict_record(comparison)
-            cell += _verdict_cells(comparison) if comparison else ["", "", _why_none(arm, base, split)]
+            cell += _verdict_cells(comparison) if comparison else ["", "", _why_none(arm, bases[id(arm)], split)]
         cells.append(cell)
         records.append(record)
-    headings = ["task", "model", "optimizer", "settings", split, "n", "diverged", "s / run"]
-    numeric = {split, "n", "diverged", "s / run"}
-    notes = [f"{_split_note(split)}: mean over seeds [95 % {interval} interval]; s / run: training alone."]
+    headings = ["task", "model", "optimizer", "settings", split, "median", "n", "diverged", "bad", "s / run"]
+    numeric = {split, "median", "n", "diverged", "bad", "s / run"}
+    notes = [
+        f"{_split_note(split)}: mean over seeds [95 % {interval} interval]; bad: diverged, or beyond three quartile "
+        "ranges on the worse side; s / run: training alone."
+    ]
+    if any(arm.parts for arm in arms):
+        notes.append("Of several tunings: the mean of their means [95 % Student's t interval over them].")
     if any(record["diverged"] and math.isfinite(record["mean"]) for record in records):
         notes.append("* over the runs that finished; n counts those that diverged too.")
     if baseline is not None:
         headings += [f"− {baseline}", "p (Holm)", "verdict"]
         numeric |= {f"− {baseline}", "p (Holm)"}
-        notes += _test_notes(list(versus.values()), baseline, smallest, interval)
+        notes += verdict_notes.notes(list(versus.values()), smallest, interval)
+        notes += [note for own, base in parted for note in control.notes(own, base, split)]
+        notes += looks.notes if looks is not None else []
     if split != asked:
         notes.append("No run here was to read the test split: validation in its place.")
     notes += cautions.notes(arms, split)
     return Table(headings, cells, records, notes, frozenset(numeric), appendix=tuned.appendix(arms))
 
 
-def _why_none(arm: Arm, base: Mapping[tuple[str, str], Arm], split: str) -> str:
+def _centre(arm: Arm, by_run: Mapping[Key, float], interval: str) -> tuple[float, Interval]:
+    """The mean of the runs that finished, or of the tunings' means, and its interval."""
+    by_replicate: dict[int, list[float]] = {}
+    for (replicate, _), value in by_run.items():
+        if math.isfinite(value):
+            by_replicate.setdefault(replicate, []).append(value)
+    if arm.parts:
+        means = [plain.fmean(own) for own in by_replicate.values()]
+        return plain.fmean(means) if means else math.nan, replicates.interval_of_means(means)
+    known = [value for own in by_replicate.values() for value in own]
+    return plain.fmean(known) if known else math.nan, INTERVALS[interval](known)
+
+
+def _why_none(arm: Arm, there: Arm | None, split: str) -> str:
     """Why an arm is not compared with the baseline; empty where it is."""
-    there = base.get((arm.task, arm.model))
     if there is None:
         return "no baseline here"
     if split == "test" and (cautions.is_blind(arm) or cautions.is_blind(there)):
         return "test not read"
+    if arm.control:
+        return "negative control"
     return "baseline" if there is arm else ""
 
 
@@ -141,8 +183,10 @@ def comparison(found: Sequence[Comparison], a: str, b: str, split: str, smallest
                 "improvement": improvement.value,
                 "improvement_low": improvement.low,
                 "improvement_high": improvement.high,
+                **{f"practically_{word}": share for word, share in pairs.practical._asdict().items()},
+                **{f"deviation_{name}": value for name, value in pairs.components._asdict().items()},
                 **_verdict_record(one),
-                **{f"stale_{side}": cautions.stale_told(arm) for side, arm in (("a", one.a), ("b", one.b))},
+                **{f"stale_{side}": cautions.stale_text(arm) for side, arm in (("a", one.a), ("b", one.b))},
                 **{f"tuned_{side}": tuned.in_one_line(arm, others) for side, arm in (("a", one.a), ("b", one.b))},
             }
         )
@@ -156,18 +200,30 @@ def comparison(found: Sequence[Comparison], a: str, b: str, split: str, smallest
                 number(pairs.mean_a) + cautions.mark(one.a),
                 number(pairs.mean_b) + cautions.mark(one.b),
                 difference,
+                number(pairs.median) if one.judged else "",
                 estimate(improvement) if one.judged else "",
-                str(pairs.seeds),
+                _practical(one),
+                str(pairs.seeds) if pairs.unit == "seed" else f"{pairs.seeds} ({pairs.units} tunings)",
                 f"{pairs.diverged_a} / {pairs.diverged_b}",
                 p,
                 verdict,
             ]
         )
-    headings = ["task", "model", split, a, b, "difference", "P(improvement)", "n", "diverged", "p (Holm)", "verdict"]
+    headings = ["task", "model", split, a, b, "difference", "median", "P(improvement)",
+                "better / equivalent / worse", "n", "diverged", "p (Holm)", "verdict"]  # fmt: skip
+    numeric = frozenset(headings[3:-1])
+    if len({(one.a.task, one.a.model) for one in found}) < len(found):
+        headings.insert(2, "schedule")
+        for cell, one in zip(cells, found, strict=True):
+            cell.insert(2, one.a.settings.get("schedule", ""))
     notes = [f"A = {a}, B = {b}. {_split_note(split)}, paired by seed; means over the pairs in which both finished."]
-    notes += _test_notes(found, b, smallest, interval)
+    notes.append(
+        "median: of the differences. better / equivalent / worse: posterior probabilities by the smallest effect "
+        "(Bayesian signed-rank test), beside the test and not in its place."
+    )
+    notes += verdict_notes.notes(found, smallest, interval)
     notes += cautions.notes(arms, split)
-    return Table(headings, cells, records, notes, frozenset(headings[3:-1]), appendix=tuned.appendix(arms))
+    return Table(headings, cells, records, notes, numeric, appendix=tuned.appendix(arms))
 
 
 def overall_note(all_of_it: Overall) -> str:
@@ -180,9 +236,10 @@ def overall_note(all_of_it: Overall) -> str:
     )
 
 
-def overall_record(all_of_it: Overall) -> dict[str, Any]:
+def overall_record(all_of_it: Overall, pooled: Pooled | None) -> dict[str, Any]:
     """The overall numbers of a comparison, for JSON."""
     return {
+        "random_effects": pooled._asdict() if pooled else None,
         "verdicts": all_of_it.counts,
         "improvement": all_of_it.improvement._asdict(),
         "relative_gain": all_of_it.relative_gain._asdict(),
@@ -198,22 +255,9 @@ def _split_note(split: str) -> str:
     return "Test split" if split == "test" else "Validation at its best step (tuned on: optimistic)"
 
 
-def _test_notes(found: Sequence[Comparison], baseline: str, smallest: Smallest, interval: str) -> list[str]:
-    tests = sum(one.judged and one.pairs.seeds > 0 for one in found)
-    plural = "1 comparison" if tests == 1 else f"{tests} comparisons"
-    of = f" of {baseline}'s mean" if smallest.relative else ""
-    notes = [
-        f"difference: mean over paired seeds [95 % {interval} interval]. p: two-sided sign-flip test, Holm-corrected "
-        f"over the {plural} here; a diverged run counts as the worst. Better or worse: p < {ALPHA}. "
-        f"Equivalent: the interval lies inside ±{smallest}{of}, the smallest effect that matters."
-    ]
-    for one in found:
-        place = f"{one.a.task} {one.a.model}, {one.a.label} against {one.b.label}"
-        if one.obstacles:
-            notes.append(f"Not comparable: {place}: {'; '.join(map(str, one.obstacles))}.")
-        elif one.let:
-            notes.append(f"Let differ by --allow: {place}: {'; '.join(map(str, one.let))}.")
-    return [*notes, *cautions.code_between(found)]
+def _practical(one: Comparison) -> str:
+    shares = one.pairs.practical
+    return "" if not one.judged or math.isnan(shares.better) else " / ".join(f"{share:.2f}" for share in shares)
 
 
 def _verdict_record(one: Comparison | None) -> dict[str, Any]:
@@ -225,9 +269,16 @@ def _verdict_record(one: Comparison | None) -> dict[str, Any]:
         "difference_low": tested.interval.low if tested else math.nan,
         "difference_high": tested.interval.high if tested else math.nan,
         "smallest_effect": tested.smallest if tested else math.nan,
-        "p": tested.p if tested else math.nan,
+        "median_difference": tested.median if tested else math.nan,
+        "p": verdict.p if verdict and tested else math.nan,
         "p_holm": verdict.p_holm if verdict else math.nan,
         "verdict": verdict.word if verdict else None,
+        "size": verdict.size if verdict else None,
+        "scope": verdict.scope if verdict else None,
+        "test": verdict.test if verdict and tested else None,
+        "unit": pairs.unit if pairs else None,
+        "units": pairs.units if pairs else None,
+        "family": verdict.tests if verdict and tested else None,
         "seeds_needed": verdict.needed if verdict else None,
         "not_comparable": "; ".join(map(str, one.obstacles)) if one else "",
         "let_differ": "; ".join(map(str, one.let)) if one else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vrbench.report.arms import Arm, seeds_told
+from vrbench.report.arms import Arm, seeds_text
 from vrbench.report.formats import Table
 from vrbench.report.leaves import plain
 
@@ -21,7 +21,7 @@ def appendix(arms: Sequence[Arm]) -> Table | None:
     cells, records = [], []
     for arm in arms:
         for record in _records_of(arm, others):
-            cells.append([arm.task, arm.model, arm.optimizer, arm.settings_told, *_cells(record)])
+            cells.append([arm.task, arm.model, arm.optimizer, arm.settings_text, *_cells(record)])
             records.append(_record(arm, record))
     headings = ["task", "model", "optimizer", "settings", "trials", "sampler", "tuning seeds", "ranked by",
                 "chosen", "space", "on an edge"]  # fmt: skip
@@ -62,7 +62,7 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
     return [
         str(trials) if trials == budget else f"{trials} of {budget}",
         str(record["sampler"]),
-        seeds_told(record["seeds"]).partition(" ")[2],
+        seeds_text(record["seeds"]).partition(" ")[2],
         record["metric"] or "the task's metric",
         " ".join(f"{_short(key)}={plain(value)}" for key, value in record["params"].items()),
         "; ".join(f"{_short(key)}: {_range(space)}" for key, space in record["space"].items()),
@@ -72,7 +72,7 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
 
 def _record(arm: Arm, record: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("search", "trials", "budget", "sampler", "seeds", "metric", "params", "space", "edges")
-    arms = {"task": arm.task, "model": arm.model, "optimizer": arm.optimizer, "settings": arm.settings_told}
+    arms = {"task": arm.task, "model": arm.model, "optimizer": arm.optimizer, "settings": arm.settings_text}
     return {**arms, "tuned": True if record else NOT_TUNED, **{key: record.get(key) for key in keys}}
 
 

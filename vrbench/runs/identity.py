@@ -142,11 +142,11 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     for key in sorted(stored.keys() | wanted.keys()):
         there, asked = stored.get(key, "nothing"), wanted.get(key, "nothing")
         if _text(there) != _text(asked):
-            lines.append(f"{key}: {_shown(there)} there, {_shown(asked)} asked for")
+            lines.append(f"{key}: {_short(there)} there, {_short(asked)} asked for")
     return lines
 
 
-def _shown(value: Any) -> str:
+def _short(value: Any) -> str:
     return f"data {value['content'][:8]}…" if isinstance(value, Mapping) and "content" in value else str(value)
 
 

@@ -21,23 +21,25 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 LOOP = (
-    "vrbench.trainer",
+    "vrbench.training.trainer",
     "vrbench.randomness",
-    "vrbench.distributed",
-    "vrbench.capabilities",
+    "vrbench.training.distributed",
+    "vrbench.training.capabilities",
+    "vrbench.training.schedules",
     "vrbench.norms",
-    "vrbench.recalibration",
+    "vrbench.training.recalibration",
 )
 """Modules that decide a run's numbers and that no `_target_` names."""
 
 _BY_NAME = ("hydra.utils.get_class", "hydra.utils.get_method", "hydra.utils.get_object")
 _BUILT_IN = frozenset(dir(builtins))
 _ASSIGNS = (ast.Assign, ast.AnnAssign)
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _DEEPEST = 8
 """Re-exports that a name is followed through."""
 
@@ -60,7 +62,7 @@ class Module:
     def is_library(self) -> bool:
         """Whether it belongs to an installed distribution or to Python itself."""
         places = {"site-packages", "dist-packages"} & set(self.file.parts)
-        return bool(places) or self.file.is_relative_to(sysconfig.get_paths()["stdlib"])
+        return bool(places) or self.file.is_relative_to(_STANDARD_LIBRARY)
 
 
 # ---- what ran -------------------------------------------------------------------------------------------------------
@@ -219,15 +221,37 @@ class _Source:
     digest: str
     tree: ast.Module | None
 
+    @cached_property
+    def named(self) -> dict[str, list[Any]]:
+        """The nodes that define, assign or import each name, in the order they are met; star imports under `*`."""
+        found: dict[str, list[Any]] = {}
+        for node in _running(self.tree):
+            names: list[str] = []
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                names = [node.name]
+            elif isinstance(node, _ASSIGNS) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            elif isinstance(node, ast.ImportFrom):
+                names = [alias.asname or alias.name for alias in node.names]
+            for name in dict.fromkeys(names):
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def imports(self) -> list[ast.Import | ast.ImportFrom]:
+        """Its import statements, those of functions among them."""
+        return [node for node in _running(self.tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+
     def imports_of(self, module: Module) -> list[str]:
         """Full names of modules that may be imported when the module is, and the packages around them."""
         names: dict[str, None] = {}
         package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
         names.update(dict.fromkeys(".".join(package[:length]) for length in range(1, len(package) + 1)))
-        for node in _running(self.tree):
+        for node in self.imports:
             if isinstance(node, ast.Import):
                 names.update(dict.fromkeys(alias.name for alias in node.names))
-            elif isinstance(node, ast.ImportFrom):
+            else:
                 base = _absolute(module, node)
                 names[base] = None
                 names.update(dict.fromkeys(f"{base}.{alias.name}" for alias in node.names))
@@ -346,28 +370,19 @@ def _names(module: Module, annotation: ast.expr, depth: int = 0) -> frozenset[st
 
 def _definition(module: Module, name: str, depth: int = 0) -> tuple[Module, Any] | None:
     """The class, function or assignment of this name, followed through imports, and the module that it stands in."""
-    tree = _scan(str(module.file), *_stamp(module.file)).tree
-    if tree is None or depth > _DEEPEST:
+    if depth > _DEEPEST:
         return None
-    everything: list[str] = []
-    for node in _running(tree):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+    source = _scan(str(module.file), *_stamp(module.file))
+    for node in source.named.get(name, ()):
+        if not isinstance(node, ast.ImportFrom):
             return module, node
-        if isinstance(node, _ASSIGNS) and node.value is not None:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-                return module, node
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if alias.name == "*":
-                    everything.append(_absolute(module, node))
-                elif (alias.asname or alias.name) == name:
-                    other = find_module(_absolute(module, node))
-                    found = _definition(other, alias.name, depth + 1) if other else None
-                    if found is not None:
-                        return found
-    for base in everything:
-        other = find_module(base)
+        original = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
+        other = find_module(_absolute(module, node))
+        found = _definition(other, original, depth + 1) if other else None
+        if found is not None:
+            return found
+    for node in source.named.get("*", ()):
+        other = find_module(_absolute(module, node))
         if other is not None and (found := _definition(other, name, depth + 1)):
             return found
     return None

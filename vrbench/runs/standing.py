@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import yaml
 
-from vrbench import records
 from vrbench.contracts import RunInfo
-from vrbench.redact import HIDDEN
+from vrbench.runs import records
 from vrbench.runs.identity import differences, relevant
+from vrbench.runs.redact import HIDDEN
 from vrbench.runs.source import changed_since
 
 Force = Literal[True, False, "changed", "resume"]

@@ -36,7 +36,7 @@ for (const chart of document.querySelectorAll("figure.chart")) {
     const readings = data.lines.map((line) => read(line, step));
     readings.forEach((reading, number) => { cells[number].textContent = reading; });
     slider.value = place;
-    slider.setAttribute("aria-valuetext", `step ${short(step)}: ${names.map((name, n) => `${name} ${readings[n]}`).join("; ")}`);
+    slider.setAttribute("aria-valuetext", `${data.unit} ${short(step)}: ${names.map((name, n) => `${name} ${readings[n]}`).join("; ")}`);
   }
 
   svg.addEventListener("pointermove", (event) => {

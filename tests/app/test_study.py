@@ -1,0 +1,122 @@
+"""`vrbench study`: a plan is described, tuned, confirmed and reported, and nothing is run twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vrbench.app import study
+from vrbench.runs import archive
+
+PLAN: dict[str, Any] = {
+    "study": "s",
+    "tasks": ["digits"],
+    "optimizers": ["sgd"],
+    "baseline": "adamw",
+    "trials": 1,
+    "replicates": 2,
+    "seeds": 1,
+    "smallest_effect": "error:5%",
+    "overrides": ["trainer.max_steps=40", "trainer.eval_every=20", "trainer.threads=1", "logger=none"],
+}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(PLAN))
+    return path
+
+
+def test_a_status_says_what_is_left(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study.main([str(plan), "--status", "--results-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "1 settings (digits), sgd, adamw: 6 searches of 1 trials, 1 confirmation seeds each: 12 runs" in said
+    assert "done: 0 of 6 trials' runs, 0 of 6 confirmation runs" in said
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(("text", "says"), [("[", "is no YAML"), ("- a", "must be a mapping"), ("study: 3", "study: ")])
+def test_a_wrong_plan_is_one_line(text: str, says: str, plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.write_text(text)
+    assert study.main([str(plan)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+@pytest.mark.slow
+def test_the_cost_is_measured_on_slivers(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.write_text(yaml.safe_dump(PLAN | {"budget_hours": 1e-9}))
+    assert study.main([str(plan), "--results-dir", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "task=digits optimizer=sgd: about " in said.out
+    assert "budget_hours=1e-09: the plan takes about " in said.err
+    assert study.main([str(plan), "--go", "--results-dir", str(tmp_path)]) == 2
+    assert not (tmp_path / "s").exists()
+    plan.write_text(yaml.safe_dump(PLAN | {"overrides": ["optimizer.lr=-1"]}))
+    assert study.main([str(plan)]) == 2
+    assert "optimizer.lr=-1: must be" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_study_from_one_command_to_its_page(plan: Path, tmp_path: Path) -> None:
+    """Killed in its searches and its confirmation; no run is trained twice."""
+    command = [sys.executable, "-m", "vrbench", "study", str(plan), "--go", "--results-dir", str(tmp_path)]
+    over: dict[Path, int] = {}
+    for part, least in (("tune", 2), ("confirm", 1), ("", 0)):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+            if part:
+                while len(list((tmp_path / "s" / part).glob("*/summary.json"))) < least:
+                    assert process.poll() is None
+                    time.sleep(0.05)
+                subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=True)
+            said, _ = process.communicate()
+            assert process.returncode == (-signal.SIGKILL if part else 0)
+        now = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").glob("*/*/summary.json")}
+        assert over.items() <= now.items()
+        assert part == "" or len(now) < 12
+        over = now
+    assert len(over) == 12
+    assert "What was tuned" in said
+    assert (tmp_path / "s/report/report.html").exists()
+    assert json.loads((tmp_path / "s/plan.json").read_text())["plan"]["seeds"] == 1
+
+
+@pytest.mark.slow
+def test_two_shells_share_a_study(plan: Path, tmp_path: Path) -> None:
+    """They spend the trials together, and train no run twice; who comes to the confirmation early can come again."""
+    told = [*PLAN["overrides"][:-1], "logger=console"]
+    plan.write_text(yaml.safe_dump(PLAN | {"trials": 2, "overrides": told}))
+    command = [sys.executable, "-m", "vrbench", "study", str(plan), "--go", "--results-dir", str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    last = subprocess.run(command, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    trained = [line for line in "\n".join([*said, last.stdout]).splitlines() if "finished after" in line]
+    assert len(trained) == len({line.split(":")[0] for line in trained}) == 12 + 6
+    searches = [json.loads(path.read_bytes()) for path in (tmp_path / "s").glob("search/*/trials.json")]
+    assert [len(search["trials"]) for search in searches] == [2] * 6
+    assert len(list((tmp_path / "s/tune").glob("*/summary.json"))) == 12
+
+
+def test_a_published_study_goes_on_elsewhere(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, digest = study.read_plan(plan)
+    study.register(tmp_path / "first/s", digest, content)
+    archive.pack(tmp_path / "first/s", plan.parent / archive.FILE)
+    monkeypatch.setattr(study, "_go", lambda *arguments: 0)
+    assert study.main([str(plan), "--go", "--results-dir", str(tmp_path / "second")]) == 0
+    assert "goes on from the records in" in capsys.readouterr().out
+    for name in ("first", "second"):
+        assert json.loads((tmp_path / name / "s/plan.json").read_text())["runs"] == {"tune": 6, "confirm": 6}
+    assert study.main([str(plan), "--go", "--results-dir", str(tmp_path / "second")]) == 0
+    assert "goes on from" not in capsys.readouterr().out

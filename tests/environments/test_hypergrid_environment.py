@@ -1,0 +1,70 @@
+"""HyperGrid's environment: torchgfn is the oracle of the grid, all paths of the walks' distribution."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import sys
+
+import pytest
+import torch
+from hypergrid_parts import ORIGINAL, seeded
+
+from vrbench.environments.hypergrid import hypergrid, terminal_distribution
+
+pytest.importorskip("gfn", reason="needs torchgfn: install vrbench[gflownet]")
+
+
+def test_grid_is_torchgfns():
+    from gfn.gym import HyperGrid as Environment
+
+    environment = Environment(3, 8, reward_fn_kwargs=ORIGINAL)
+    grid = hypergrid(3, 8, "original", ORIGINAL)
+    cells = torch.tensor(list(itertools.product(range(8), repeat=3)))
+    states = environment.states_from_tensor(cells)
+    assert torch.equal(grid.coordinates(torch.arange(512)), cells)
+    assert torch.equal(environment.get_states_indices(states), torch.arange(512))
+    assert torch.equal(grid.rewards.float(), environment.reward(states))
+    assert torch.equal(grid.moves(torch.arange(512)), states.forward_masks)
+    assert torch.equal(grid.parents(torch.arange(512)), states.backward_masks)
+    assert int(grid.modes.sum()) == 8
+    # R = R0 + R1 [outer ring] + R2 [band], by hand in two dimensions: see the picture in torchgfn's source.
+    small = hypergrid(2, 8, "original", ORIGINAL)
+    assert small.rewards[0] == pytest.approx(0.6)  # (0,0): in the ring
+    assert small.rewards[1 * 8 + 1] == pytest.approx(2.6)  # (1,1): |1/7 − 1/2| = 0.357 is in the band
+    assert small.rewards[3 * 8 + 3] == pytest.approx(0.1)  # the middle
+
+
+def test_importing_torchgfn_leaves_multiprocessing_alone(monkeypatch):
+    """Its module is run again here, with no start method chosen: it would choose one."""
+    hypergrid(2, 4, "original", ORIGINAL)
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(None, force=True)
+    for name in ("gfn.gym", "gfn.gym.hypergrid"):
+        monkeypatch.delitem(sys.modules, name)
+    try:
+        hypergrid(2, 4, "original", ORIGINAL)
+        assert "gfn.gym.hypergrid" in sys.modules
+        assert multiprocessing.get_start_method(allow_none=True) is None
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
+def test_terminal_distribution_is_the_sum_over_all_paths():
+    grid = hypergrid(2, 4, "original", ORIGINAL)
+    scores = torch.rand(16, 3, generator=seeded(), dtype=torch.float64).masked_fill(~grid.moves(torch.arange(16)), 0)
+    policy = scores / scores.sum(1, keepdim=True)
+    expected = torch.zeros(16, dtype=torch.float64)
+
+    def follow(x: int, y: int, probability: float) -> None:
+        cell = policy[4 * x + y].tolist()
+        expected[4 * x + y] += probability * cell[2]
+        if x < 3:
+            follow(x + 1, y, probability * cell[0])
+        if y < 3:
+            follow(x, y + 1, probability * cell[1])
+
+    follow(0, 0, 1.0)
+    found = terminal_distribution(grid, policy)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    assert float(found.sum()) == pytest.approx(1.0, abs=1e-12)

@@ -1,0 +1,263 @@
+"""Figures say what the records say: their lines and points are compared with numbers worked out here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_runs import make_run, write_rows
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from vrbench.report import figures, search_figures
+from vrbench.report.arms import Arm, collect
+from vrbench.report.curves import curve, representative
+from vrbench.report.style import NoData, looks
+
+
+def line(axis: Axes, label: str) -> tuple[list[float], list[float]]:
+    (found,) = [one for one in axis.lines if str(one.get_label()).startswith(label)]
+    return list(found.get_xdata()), list(found.get_ydata())
+
+
+# ---- curves ---------------------------------------------------------------------------------------------------------
+
+
+def test_curves_meet_on_common_steps_and_never_beyond_their_own(tmp_path: Path) -> None:
+    write_rows(make_run(tmp_path, 1.0, seed=0), [{"step": 0, "val/x": 0.0}, {"step": 10, "val/x": 10.0}])
+    write_rows(make_run(tmp_path, 1.0, seed=1), [{"step": 0, "val/x": 2.0}, {"step": 5, "val/x": 5.0}])
+    write_rows(make_run(tmp_path, 1.0, seed=2), [{"step": 0, "val/x": None}, {"step": 5, "val/x": 8.0, "train/x": 1.0}])
+    (arm,) = collect([tmp_path])
+    found = curve(arm, "val/x")
+    assert found is not None
+    assert (found.steps, found.seeds) == ([0, 5, 10], 3)
+    assert found.mean == [1.0, 6.0, 10.0]  # (0 + 2) / 2; (5 interpolated + 5 + 8) / 3; seed 0 alone
+    half = 4.302652729911275 * math.sqrt(3.0) / math.sqrt(3)  # t of 2 degrees of freedom, variance of 5, 5, 8
+    assert found.low == pytest.approx([math.nan, 6 - half, math.nan], nan_ok=True)
+    assert found.high == pytest.approx([math.nan, 6 + half, math.nan], nan_ok=True)
+    assert curve(arm, "val/y") is None
+
+
+def test_long_curves_are_thinned_by_means(tmp_path: Path) -> None:
+    values = [float(step % 7) for step in range(1, 10_001)]
+    write_rows(make_run(tmp_path, 1.0), [{"step": step, "val/x": value} for step, value in enumerate(values, 1)])
+    (arm,) = collect([tmp_path])
+    found = curve(arm, "val/x", most=100)
+    assert found is not None
+    assert len(found.steps) == 100
+    assert found.steps == sorted(found.steps)
+    assert sum(found.mean) / 100 == pytest.approx(sum(values) / len(values), rel=1e-3)
+
+
+def test_a_diverged_run_ends_where_it_ends(tmp_path: Path) -> None:
+    for seed in range(3):
+        rows = [{"step": step, "val/x": float(seed)} for step in range(1, 5)]
+        status = "diverged" if seed == 2 else "finished"
+        write_rows(make_run(tmp_path, 1.0, seed=seed, status=status), rows[:2] if seed == 2 else rows)
+    (arm,) = collect([tmp_path])
+    found = curve(arm, "val/x")
+    assert found is not None
+    assert found.mean == [1.0, 1.0, 0.5, 0.5]
+    assert found.ends == [(2.0, 2.0)]
+
+
+def test_the_best_of_each_optimizer_are_shown_first(tmp_path: Path) -> None:
+    for place, (optimizer, lr) in enumerate([("a", 0.1), ("a", 0.2), ("a", 0.3), ("b", 0.1), ("b", 0.2)]):
+        make_run(tmp_path, 0.9 - place / 10, optimizer=optimizer, settings={"lr": lr})
+    arms = collect([tmp_path])
+    assert [arm.label for arm in representative(arms, 3)] == ["a lr=0.1", "a lr=0.2", "b lr=0.1"]
+    assert representative(arms, 9) == arms
+
+
+def test_looks_differ_and_keep(tmp_path: Path) -> None:
+    found = looks(f"arm{number:03}" for number in range(280))
+    assert len({(look.color, look.dash, look.marker) for look in found.values()}) == 280
+    assert looks(["b", "a"])["a"] == looks(["a", "b", "c"])["a"]
+
+
+# ---- figures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_arms(tmp_path: Path) -> list[Arm]:
+    """fast reaches an accuracy of 0.8 after 2 s and slow after 4 s, with three seeds each, one of slow diverged."""
+    for optimizer, pace in (("fast", 10.0), ("slow", 5.0)):
+        for seed in range(3):
+            lost = optimizer == "slow" and seed == 2
+            folder = make_run(
+                tmp_path,
+                0.8,
+                optimizer=optimizer,
+                seed=seed,
+                seconds=300 / pace,
+                status="diverged" if lost else "finished",
+            )
+            rows = [
+                {"step": step, "train/loss": 1 / step, "val/accuracy": 0.04 * step, "time/steps_per_s": pace}
+                for step in (10, 20, 30)
+            ]
+            write_rows(folder, rows[:1] if lost else rows)
+    return collect([tmp_path])
+
+
+def test_learning_curves(two_arms: list[Arm]) -> None:
+    figure = figures.learning_curves(two_arms)
+    train, accuracy = figure.axes
+    assert line(train, "fast") == ([10, 20, 30], pytest.approx([1 / 10, 1 / 20, 1 / 30]))
+    assert line(accuracy, "slow (1 of 3 diverged)") == ([10, 20, 30], pytest.approx([0.4, 0.8, 1.2]))
+    assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == ("step", "validation accuracy ↑")
+
+
+def test_time_to_target(two_arms: list[Arm]) -> None:
+    (axis,) = figures.time_to_target(two_arms).axes
+    end = 1.05 * 4
+    assert line(axis, "fast") == ([0, 2, 2, 2, end], pytest.approx([0, 1 / 3, 2 / 3, 1, 1]))
+    assert line(axis, "slow") == ([0, 4, 4, end], pytest.approx([0, 1 / 3, 2 / 3, 2 / 3]))
+    assert "≥ 0.8" in axis.get_title()
+
+
+def test_cost(two_arms: list[Arm]) -> None:
+    time, memory = figures.cost(two_arms).axes
+    assert [bar.get_width() for bar in time.patches] == pytest.approx([2000, 1000])  # slow is below fast
+    assert [bar.get_width() for bar in memory.patches] == pytest.approx([1e9 / 2**20] * 2)
+    assert [label.get_text() for label in time.get_yticklabels()] == ["slow", "fast"]
+
+
+def test_performance_profile(tmp_path: Path) -> None:
+    for task, metric, direction, good, bad in (("a", "l1", "min", 1.0, 2.0), ("b", "accuracy", "max", 0.8, 0.4)):
+        for seed in range(2):
+            common = {"task": task, "metric": metric, "direction": direction, "seed": seed}
+            make_run(tmp_path, good, optimizer="good", **common)
+            make_run(tmp_path, bad, optimizer="bad", **common, status="diverged" if seed else "finished")
+    (axis,) = figures.performance_profile(collect([tmp_path])).axes
+    ratios, share = line(axis, "good")
+    assert share[-1] == 1.0
+    ratios, share = line(axis, "bad")
+    assert {part for ratio, part in zip(ratios, share, strict=True) if ratio < 1.99} == {0.0}
+    assert share[-1] == 0.5  # the runs that did not diverge have a factor of 2 in both tasks
+    with pytest.raises(NoData, match="two tasks"):
+        figures.performance_profile(collect([tmp_path])[:2])
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> list[Arm]:
+    """Accuracy 0.5 + 0.1 × place of lr + 0.01 × place of beta3; the largest rates diverge at the smallest beta3."""
+    for place, lr in enumerate((1e-4, 1e-3, 1e-2)):
+        for other, beta3 in enumerate((0.5, 1.0)):
+            lost = lr == 1e-2 and beta3 == 0.5
+            make_run(
+                tmp_path,
+                0.5 + 0.1 * place + 0.01 * other,
+                settings={"lr": lr, "beta3": beta3},
+                status="diverged" if lost else "finished",
+            )
+    return collect([tmp_path])
+
+
+def test_lr_sensitivity(grid: list[Arm]) -> None:
+    (axis,) = search_figures.lr_sensitivity(grid).axes
+    rates, medians = line(axis, "vradam: within 5 % at 0.001–0.001")
+    assert rates == [1e-4, 1e-3, 1e-2]
+    assert medians == pytest.approx([0.505, 0.605, math.nan], nan_ok=True)  # half of the runs at 0.01 diverged
+    with pytest.raises(NoData, match="3 values"):
+        search_figures.lr_sensitivity([arm for arm in grid if arm.settings["optimizer.lr"] != "0.01"])
+
+
+def test_heat_map(grid: list[Arm]) -> None:
+    axis = search_figures.beta3_heat_map(grid).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["0.5", "0.6", "×", "0.51", "0.61", "0.71"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
+    with pytest.raises(NoData, match=r"optimizer\.alpha1 were not varied"):
+        search_figures.alpha1_heat_map(grid)
+
+
+def search(study: Path, costs: list[float | None]) -> None:
+    folder = study / "search" / "digits-mlp-vradam-1"
+    folder.mkdir(parents=True)
+    trials = [
+        {
+            "number": number,
+            "state": "finished" if cost is not None else "diverged",
+            "params": {"optimizer.lr": 10.0**-number, "optimizer.alpha1": 3 * number, "optimizer.gate_on": "velocity"},
+            "cost": cost,
+            "seconds": 2.0,
+        }
+        for number, cost in enumerate(costs, 1)
+    ]
+    pruned = {"number": 9, "state": "pruned", "params": {}, "cost": None, "seconds": None}
+    choices = {"task": "digits", "model": "mlp", "optimizer": "vradam"}
+    settings = {"metric": None, "direction": None}
+    content = {"name": "digits-mlp-vradam-1", "choices": choices, "settings": settings, "trials": [*trials, pruned]}
+    (folder / "trials.json").write_text(json.dumps(content))
+
+
+def test_tuning_budget_and_heat_map_of_trials(tmp_path: Path) -> None:
+    make_run(tmp_path, 0.9, study="mine/confirm")
+    search(tmp_path / "mine", [-0.5, -0.7, None, -0.9])
+    arms = collect([tmp_path])
+    trials, seconds = search_figures.tuning_budget(arms).axes
+    k, expected = line(trials, "vradam (4 trials)")
+    assert k == [1, 2, 3, 4]
+    # sorted 0.5 (diverged, as bad as the worst), 0.5, 0.7, 0.9: the best of two of them
+    assert expected[0] == pytest.approx(0.65)
+    assert expected[1] == pytest.approx((0.5 + 0.7 * 2 + 0.9 * 3) / 6)
+    assert list(seconds.lines[0].get_xdata()) == [2, 4, 6, 8]
+
+    axis = search_figures.alpha1_heat_map(arms).axes[0]
+    rates, alphas = zip(*axis.collections[0].get_offsets(), strict=True)
+    assert (rates, alphas) == (pytest.approx([0.1, 0.01, 1e-4]), (3, 6, 12))
+    assert list(axis.collections[0].get_array()) == [0.5, 0.7, 0.9]
+
+
+def test_edge_of_stability(two_arms: list[Arm]) -> None:
+    with pytest.raises(NoData, match="probe=eos"):
+        figures.edge_of_stability(two_arms)
+    run = two_arms[0].runs[0]
+    write_rows(run.directory, [{"step": 1, "eos/sharpness": 2.0, "eos/threshold": 4.0, "eos/ratio": 0.5}])
+    sharpness, ratio = figures.edge_of_stability(two_arms).axes
+    assert line(sharpness, "threshold") == ([1], [4.0])
+    assert line(ratio, "ratio") == ([1], [0.5])
+
+
+MAKERS: list[Callable[[list[Arm]], Figure]] = [figures.learning_curves, figures.time_to_target, figures.cost]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_print_can_be_read(make: Callable[[list[Arm]], Figure], two_arms: list[Arm]) -> None:
+    from vrbench.report.style import styled
+
+    with styled():
+        figure = make(two_arms)
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    assert min(text.get_fontsize() for text in texts) >= 8
+    assert figure.get_figwidth() <= 7
+    for axis in figure.axes:
+        assert axis.get_xlabel()
+
+
+def test_write_saves_what_there_is_and_says_why_the_rest_is_not(
+    grid: list[Arm], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = figures.write(grid, tmp_path / "out")
+    names = {path.name for path in written}
+    kinds = ("curves", "lr-sensitivity", "beta3-lr", "cost")
+    assert names == {f"{kind}-digits-mlp.{suffix}" for kind in kinds for suffix in ("png", "svg")}
+    assert all(path.stat().st_size > 1000 for path in written)
+    assert {path.read_bytes()[:4] for path in written} == {b"\x89PNG", b"<?xm"}
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 6
+    reason = "no run's rows have the time at which it reached the target"
+    assert said[0] == f"vrbench-report: no figure time-to-target: {reason} (digits mlp)"
+
+
+def test_the_same_runs_give_the_same_files(
+    two_arms: list[Arm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "PER_TASK", {"cost": figures.cost})
+    first, second = ({p.name: p.read_bytes() for p in figures.write(two_arms, tmp_path / name)} for name in ("x", "y"))
+    assert first == second
+    assert len(first) == 4

@@ -1,0 +1,131 @@
+"""The command line: hands Hydra's config to a run, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from vrbench.app.launchers import RayLauncher
+from vrbench.app.refusals import ConfigError, explain, say
+from vrbench.app.run import run
+from vrbench.app.signals import launched, passed_on, stopped_by
+from vrbench.app.sweepers import PLUGINS, Confirm, Grid, RunFailed, Tune
+from vrbench.runs import records
+from vrbench.runs.redact import hide
+
+_PACKAGE = Path(__file__).parents[1]
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+"""The config folder: inside the installed package, or beside it in a checkout."""
+
+TRACEBACKS = "VRBENCH_TRACEBACKS"
+"""Variable that asks, in this process and those of its jobs, for the traceback of an error of the user too."""
+
+COMMANDS = {"list": "vrbench.app.listing", "study": "vrbench.app.study", "report": "vrbench.report.main"}
+"""First words that are no override of a run's config, with the module whose `main` answers them."""
+
+WRONG_CONFIG = 2
+BROKEN_RUN = 1
+
+
+def main() -> None:
+    """Run `vrbench`. Exit codes: 0 done (diverged too), 2 wrong config, 1 broken run, 128 + n stopped by signal n."""
+    if os.getcwd() not in sys.path and not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, os.getcwd())  # as `python -m vrbench` has it: parts of a project are found from its folder
+    if "OMP_WAIT_POLICY" not in os.environ:  # wait tens of microseconds at a barrier, then give way to other processes
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        os.environ[TRACEBACKS] = "1"
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.exit(importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:]))
+    plugins = (Grid, Tune, Confirm, RayLauncher)
+    Plugins.instance().class_name_to_class |= {f"{PLUGINS}.{plugin.__name__}": plugin for plugin in plugins}
+    store = ConfigStore.instance()
+    store.repo = _Kept(store.repo)
+    _check_options()
+    command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+    try:
+        with _errors_raised():
+            command()
+    except RunFailed as failure:
+        sys.exit(failure.code)
+    except KeyboardInterrupt:
+        line = "finished runs stay, and the same command goes on with the others, from their last checkpoints"
+        sys.exit(say(f"{stopped_by(signal.SIGINT)}: {line}", 128 + signal.SIGINT))
+    except Exception as error:  # of Hydra, OmegaConf, YAML or the system, on the way to a config
+        if TRACEBACKS in os.environ:
+            raise
+        sys.exit(say(explain(error) or type(error).__name__, _code(error)))
+
+
+class _Kept(dict[str, Any]):
+    """Hydra's store of plugin configs: it copies all at every look for a group's options, and never changes it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Kept:
+        return self
+
+
+def _check_options() -> None:
+    """Read Hydra's options before Hydra does: it would say in several lines what is wrong with them."""
+    parser = get_args_parser()
+    parser.error = lambda message: sys.exit(say(f"{message} (--help lists the options)", WRONG_CONFIG))  # type: ignore
+    parser.parse_args()
+
+
+@contextlib.contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Within the block Hydra raises what goes wrong, for us to say in one line, and prints nothing itself."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def job(cfg: DictConfig) -> str:
+    """One run, its folder: a failure is one line at once, and ends the process only when the run is the only one.
+
+    In a process that a launcher has started nothing ends the process: a launcher that loses one ends the others, too.
+    """
+    code = 128 + (passed_on() or 0)
+    if code > 128:  # it was still queued when all were told to stop
+        raise RunFailed(code)
+    try:
+        return str(run(cfg))
+    except (ConfigError, ValidationError, OmegaConfBaseException, OSError) as error:
+        if TRACEBACKS in os.environ:
+            raise
+        code = say(explain(error), _code(error))
+    except Exception:
+        print(hide(traceback.format_exc()), file=sys.stderr, end="")
+        code = say("the run broke (traceback above); the same command resumes it from its last checkpoint", BROKEN_RUN)
+    except SystemExit as stop:  # at a signal, and it has said so
+        if not launched():
+            raise
+        code = int(stop.code or 0)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise RunFailed(code)
+    sys.exit(code)
+
+
+def _code(error: Exception) -> int:
+    return BROKEN_RUN if isinstance(error, records.CannotWrite) else WRONG_CONFIG

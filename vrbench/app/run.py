@@ -1,0 +1,195 @@
+"""One run of the command line: check its config, fix its identity, train it unless it is finished.
+
+torch is imported when a run really starts, so that help, `--cfg job`, refusals and finished runs are quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from vrbench.app import targets
+from vrbench.app.assembly import build, check_metric, instantiate, watch_of
+from vrbench.app.config import GROUPS, KEYS, RUN_WIDE, follows_seed, plain, typed
+from vrbench.app.refusals import ConfigError, checked, errors_at, offer, say
+from vrbench.app.signals import StopSignals
+from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
+from vrbench.runs import records
+from vrbench.runs.identity import decides, identify
+from vrbench.runs.redact import hide
+from vrbench.runs.source import code_of
+from vrbench.runs.standing import Standing, standing
+from vrbench.runs.writer import RunIsTaken, cut_copies, repair, tidy
+
+
+def run(cfg: DictConfig) -> Path:
+    """Train the run that the config describes, unless it is finished already; returns its folder.
+
+    Raises ConfigError, pydantic's ValidationError or omegaconf's errors for a wrong choice, before any folder exists.
+    """
+    config = plain(cfg)
+    unknown = sorted(config.keys() - KEYS)
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: no such key; {offer(unknown[0], sorted(KEYS), 'the config')}")
+    for group in GROUPS:
+        if not isinstance(config.get(group), Mapping):
+            raise ConfigError(f"{group}={config.get(group)}: must be a group of settings")
+    top = {key: config[key] for key in RUN_WIDE if key in config}
+    settings = checked(RunSettings, top, "")
+    training = checked(TrainerSettings, config["trainer"], "trainer.")
+    _check_lr(config["optimizer"])
+    info = _identity(cfg, settings)
+    with errors_at(""):
+        found = standing(info, settings.force)
+    if found.action == "skip":
+        return _skip(cfg, info, found.line)
+    if found.line:
+        print(f"{info.name}: {found.line}")
+    with _threads(training.threads):
+        _train(cfg, info, found, training)
+    return info.directory
+
+
+def _identity(cfg: DictConfig, settings: RunSettings) -> RunInfo:
+    follows = follows_seed(cfg)
+    config = typed(cfg)
+    with errors_at(""):
+        identity = identify(config, follows_seed=follows)
+    chosen = HydraConfig.get()
+    choices = {group: str(chosen.runtime.choices[group]) for group in GROUPS}
+    parts = [choices[group].replace("/", "_") for group in ("task", "model", "optimizer")]
+    name = "-".join([*parts, f"s{settings.seed}", identity.id])
+    return RunInfo(
+        identity.id,
+        identity.arm,
+        name,
+        settings.study,
+        Path(settings.results_dir) / settings.study / name,
+        config,
+        choices,
+        settings.seed,
+        label=_label(choices["optimizer"], chosen.overrides.task, follows),
+        follows_seed=follows,
+        data=identity.data,
+        code=code_of(config),
+        tuned=_tuned(chosen.sweeper),
+    )
+
+
+def _label(optimizer: str, overrides: Sequence[str], follows: Sequence[str]) -> str:
+    """The optimizer and what else was given: `vradam lr=0.01 schedule=warmup_cosine`; what follows the seed is not."""
+    shown = {}
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if decides(key) and key not in ("task", "model", "optimizer", "seed", "experiment", "sweep", *follows):
+            shown[key.removeprefix("optimizer.")] = value
+    return hide(" ".join([optimizer, *(f"{key}={value}" for key, value in shown.items())]))
+
+
+def _tuned(sweeper: DictConfig) -> dict[str, Any] | None:
+    """Where the run confirms a search: what that search was, and what it chose."""
+    folder = sweeper.get("tuned")
+    if folder is None:
+        return None
+    from vrbench.tuning.confirmation import provenance
+
+    with errors_at("hydra.sweeper.tuned"):
+        return provenance(Path(str(folder)))
+
+
+def _skip(cfg: DictConfig, info: RunInfo, line: str) -> Path:
+    """Say that the run is over, and mend what a crash after its end has left."""
+    tidy(info.directory)
+    print(f"{info.name}: {records.Run(info.directory).status} {line}")
+    cut = [name for name in cut_copies(info.directory) if name in cfg.logger]
+    if cut:
+        with contextlib.suppress(RunIsTaken):
+            failed = repair(info, {name: instantiate(cfg.logger[name], f"logger.{name}") for name in cut})
+            for name in cut:
+                state = "could not be mended" if name in failed else "was cut short, and is made anew from the records"
+                print(f"{info.name}: its copy of {name} {state}")
+    return info.directory
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """torch's CPU threads for this run; the next one of a multirun has those of before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if number is None else number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(cfg: DictConfig, info: RunInfo, found: Standing, training: TrainerSettings) -> None:
+    import torch
+
+    from vrbench.training.distributed import ProcessLost, Unsuited
+    from vrbench.training.trainer import Stopped
+
+    try:
+        targets.check(info.config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    trainer = build(cfg, info, training)
+    check_metric(trainer, info)
+    processes = trainer.processes
+    nodes = cfg.logger.items() if processes.writes else ()
+    loggers = {name: instantiate(node, f"logger.{name}") for name, node in nodes}
+    watch = watch_of(trainer)
+    if watch is not None:
+        loggers["search"] = watch
+    device = trainer.device
+    machine = {
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "processes": processes.size,
+    }
+    try:
+        with (
+            StopSignals() as stop,  # outermost: torchrun sends a signal as soon as another process has died
+            processes.together(),
+            processes.writer(
+                info, loggers, anew=found.action == "anew", machine=machine, changed=found.changed
+            ) as writer,
+        ):
+            try:
+                trainer.fit(writer, lambda: stop.received is not None or (watch is not None and watch.pruned))
+            except Stopped:
+                if watch is not None and watch.pruned:
+                    writer.prune()
+                raise
+    except RunIsTaken as taken:
+        if processes.writes:
+            print(f"{info.name}: {taken}; left to it")
+    except Unsuited as error:
+        raise ConfigError(str(error)) from error
+    except ProcessLost as lost:
+        sys.exit(say(f"{info.name}: {lost}; the same command goes on from the last checkpoint", 1))
+    except Stopped as stopped:
+        if stop.received is None:
+            if watch is not None and watch.pruned:
+                print(f"{info.name}: pruned at step {stopped.step} of {stopped.total_steps}")
+            return
+        name = signal.Signals(stop.received).name
+        line = (
+            f"{info.name}: {name} at step {stopped.step} of {stopped.total_steps}; the same command goes on from there"
+        )
+        sys.exit(say(line, 128 + stop.received))
+
+
+def _check_lr(optimizer: Mapping[str, Any]) -> None:
+    lr = optimizer.get("lr")
+    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0 <= lr < float("inf"):
+        raise ConfigError(f"optimizer.lr={lr}: must be a finite number, 0 or more")

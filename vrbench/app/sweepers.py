@@ -1,0 +1,256 @@
+"""Hydra's sweepers of ours: grids, searches and confirmations. main.py puts them where Hydra finds plugins."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from vrbench.app.config import follows_seed, plain, refuse_chosen, search_space, searched_groups, typed
+from vrbench.app.refusals import ConfigError, checked, errors_at, say
+from vrbench.app.signals import STOP_FILE, StopJobs, start_resource_trackers, stopped_by
+
+PLUGINS = "hydra_plugins.vrbench"
+"""What the module of our plugins is called in a config: Hydra takes plugins of the package `hydra_plugins` alone."""
+
+
+class RunFailed(Exception):
+    """A run of a multirun failed or was stopped, and has said so; the others go on."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+class _Combinations(Sweeper):
+    """What our sweepers share: the combinations of what the command line sweeps, and the launcher to run them with."""
+
+    def __init__(self, params: dict[str, str] | None) -> None:
+        self.params = params or {}
+        self.launched = 0
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's way to hand over the context."""
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def combinations(self, arguments: list[str]) -> list[list[str]]:
+        """The overrides of every combination of `hydra.sweeper.params` and `arguments`, as in Hydra's own sweeper.
+
+        A key that is given twice has the later values. Raises ConfigError for a sweep over an interval.
+        """
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        choices: dict[str, list[str]] = {}
+        for override in parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments]):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                values = [override.get_value_element_as_str()]
+            elif override.is_discrete_sweep():
+                values = list(override.sweep_string_iterator())
+            else:
+                raise ConfigError(f"{override.input_line}: must be values a,b, not an interval; sweep=tune searches")
+            choices[key] = [f"{key}={value}" for value in values]
+        return [list(combination) for combination in itertools.product(*choices.values())]
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config, hydra's part included, that a job with these overrides gets."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+
+    def launch(self, jobs: list[list[str]]) -> list[Path | int]:
+        """Run the jobs with the chosen launcher: the folder of each, or the exit code of one that failed.
+
+        Raises the error of a job that ended with another one than RunFailed; RunFailed with the code of a signal that
+        stopped jobs in other processes, when all have ended.
+        """
+        assert self.launcher is not None
+        assert self.config is not None
+        first = self.launched
+        self.launched += len(jobs)
+        launcher = self.config.hydra.runtime.choices["hydra/launcher"]
+        if launcher == "basic":  # runs them in this process, which stops
+            return [_ended(result) for result in self.launcher.launch(jobs, initial_job_idx=first)]
+        from vrbench.tuning.confirmation import literal
+
+        file = Path(self.config.hydra.sweep.dir).resolve() / f".stop-{secrets.token_hex(8)}"
+        asked = f"++hydra.job.env_set.{STOP_FILE}={literal(str(file))}"
+        if launcher == "joblib":
+            start_resource_trackers()
+        with StopJobs(file) as stop:
+            results = self.launcher.launch([[*job, asked] for job in jobs], initial_job_idx=first)
+        done = [_ended(result) for result in results]
+        if stop.received is not None:
+            over = sum(isinstance(result, Path) for result in done)
+            line = f"{over} of {len(done)} runs are over, and the same command goes on with the others"
+            raise RunFailed(say(f"{stopped_by(stop.received)}: {line}", 128 + stop.received))
+        return done
+
+
+def _ended(result: JobReturn) -> Path | int:
+    """The folder of a job's run, or the exit code of one that failed."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # Hydra lists the job's overrides: the run has said its own
+            return Path(result.return_value)
+    except RunFailed as failure:
+        return failure.code
+
+
+class Grid(_Combinations):
+    """Hydra sweeper, and the default: every combination, then the table of each study that they belong to."""
+
+    def __init__(self, params: dict[str, str] | None, max_batch_size: int | None) -> None:
+        super().__init__(params)
+        self.max_batch_size = max_batch_size
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run them all, at most `max_batch_size` at a time. Raises RunFailed where one failed, and has said why."""
+        jobs = self.combinations(arguments)
+        size = len(jobs) if self.max_batch_size is None else self.max_batch_size
+        if size < 1:
+            raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be 1 or more, or null for all")
+        done: list[Path | int] = []
+        for start in range(0, len(jobs), size):
+            done += self.launch(jobs[start : start + size])
+        from vrbench.report.study import print_study
+
+        for study in dict.fromkeys(result.parent for result in done if isinstance(result, Path)):
+            print_study(study)
+        for failed in done:
+            if isinstance(failed, int):
+                raise RunFailed(failed)
+
+
+class Tune(_Combinations):
+    """Hydra sweeper: searches for each combination of what the command line sweeps. conf/hydra/sweeper/search.yaml"""
+
+    def __init__(
+        self, params: dict[str, str] | None, trial: None, replicates: int, vary_split: bool, **settings: Any
+    ) -> None:
+        super().__init__(params)
+        self.replicates = replicates
+        self.vary_split = vary_split
+        self.settings = settings
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Spend every search's budget. Raises RunFailed where a config is wrong or a run broke."""
+        if self.replicates < 1:
+            raise ConfigError(f"hydra.sweeper.replicates={self.replicates}: must be 1 or more")
+        combinations = self.combinations(arguments)
+        codes = [
+            self._search(overrides, replicate) for replicate in range(self.replicates) for overrides in combinations
+        ]
+        if any(codes):
+            raise RunFailed(max(codes))
+
+    def _search(self, overrides: list[str], replicate: int) -> int:
+        try:
+            from vrbench.tuning import search
+        except ImportError as error:
+            raise ConfigError(f"sweep: a search needs Optuna: pip install 'vrbench[search]' ({error})") from error
+        from vrbench.tuning.confirmation import spaced
+
+        if any(override.startswith("seed=") for override in overrides):
+            raise ConfigError("seed: a search has seeds of its own; give hydra.sweeper.seeds=[…]")
+        if self.vary_split:
+            overrides = [*overrides, f"task.data.split_seed={replicate}"]
+        composed = self.compose(overrides)
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        space = search_space(composed, loader)
+        groups = searched_groups(space, composed, loader)
+        refuse_chosen(groups, overrides)
+        composed = self.compose([*overrides, *(f"{group}={names[0]}" for group, names in groups.items())])
+        others = [
+            typed(self.compose([*overrides, f"{group}={name}"]))
+            for group, names in groups.items()
+            for name in names[1:]
+        ]
+        follows = follows_seed(composed)
+        config, chosen = typed(composed), composed.hydra.runtime.choices
+        choices = {str(group): str(choice) for group, choice in chosen.items() if choice and _decides(str(group))}
+        named = OmegaConf.to_container(composed.hydra.sweeper, resolve=True, throw_on_missing=True)
+        assert isinstance(named, dict)
+        wanted = {str(key): named[key] for key in self.settings} | {"space": space, "replicate": replicate}
+        settings = checked(search.SearchSettings, wanted, "hydra.sweeper.")
+        wanted["seeds"] = spaced(settings.seeds, replicate)
+        settings = checked(search.SearchSettings, wanted, "hydra.sweeper.")
+
+        def base(choices: Mapping[str, str]) -> dict[str, Any]:
+            words = [f"{group}={choice}" for group, choice in choices.items()]
+            return plain(self.compose([*words, f"sweep={chosen['sweep']}"]))
+
+        study = Path(config["results_dir"]) / config["study"]
+        here = [f"study={config['study']}/tune", "trainer.evaluate_test=false"]
+        with errors_at("hydra.sweeper"):
+            trials = search.Search(study, choices, settings, config, base, follows, others)
+            return trials.spend(lambda jobs: self.launch([[*overrides, *here, *job] for job in jobs]))
+
+
+class Confirm(_Combinations):
+    """Hydra sweeper: the best configuration of every search of the study, on fresh seeds."""
+
+    def __init__(self, params: dict[str, str] | None, table: str, tuned: None) -> None:
+        super().__init__(params)
+        self.table = table
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run them all. Raises RunFailed where a run failed, ConfigError where the study is not ready."""
+        from vrbench.report.study import print_study
+        from vrbench.tuning import confirmation
+        from vrbench.tuning.confirmation import literal
+
+        combinations = self.combinations(arguments)
+        config = plain(self.compose(combinations[0]))
+        seeds = sorted(
+            {int(word.partition("=")[2]) for job in combinations for word in job if word.startswith("seed=")}
+        )
+        try:
+            found = confirmation.candidates(Path(config["results_dir"]) / config["study"])
+            confirmation.check_seeds(found, seeds)
+            if config["force"] != "resume":
+                confirmation.check_code(found)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        for line in confirmation.cautions(found, seeds):
+            print(f"vrbench: {line}", file=sys.stderr)
+        study = f"study={config['study']}/{self.table}"
+        jobs = []
+        for best in found:
+            confirmation.close(best.folder, confirmation.spaced(seeds, best.replicate))
+            own = dict(zip(seeds, confirmation.spaced(seeds, best.replicate), strict=True))
+            here = [study, f"hydra.sweeper.tuned={literal(str(best.folder))}"]
+            jobs += [[*best.overrides, *_with_seed(job, own), *here] for job in combinations]
+        results = self.launch(jobs)
+        for folder in dict.fromkeys(result.parent for result in results if isinstance(result, Path)):
+            print_study(folder)
+        if failed := [result for result in results if isinstance(result, int)]:
+            raise RunFailed(max(failed))
+
+
+def _with_seed(job: Sequence[str], own: dict[int, int]) -> list[str]:
+    """The job's overrides, with the replicate's own seed in place of replicate 0's."""
+    words = []
+    for word in job:
+        key, _, value = word.partition("=")
+        words.append(f"seed={own[int(value)]}" if key == "seed" else word)
+    return words
+
+
+def _decides(group: str) -> bool:
+    """Whether the choice of a config group decides what a run computes."""
+    return group.split("/")[0] not in ("hydra", "experiment", "sweep", "logger")

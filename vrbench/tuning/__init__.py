@@ -1,0 +1,1 @@
+"""Searches over hyperparameters, and the confirmation of what they found."""
