@@ -83,6 +83,11 @@ def test_waiting_has_an_end(wandb: SimpleNamespace, tmp_path: Path) -> None:
         WandB("vrbench", patience=0)
 
 
+def test_an_offline_run_is_written_to_its_end_however_long_that_takes(wandb: SimpleNamespace, tmp_path: Path) -> None:
+    WandB("vrbench", patience=3).start(info(tmp_path), 10, [])
+    assert not [key for key in wandb.runs[0].arguments["settings"] if "timeout" in key]
+
+
 def test_under_an_agent_the_run_is_the_agents(
     wandb: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ class WandB:
         tags: Iterable[str] = (),
         patience: float = 15.0,
     ) -> None:
-        """`patience`: seconds that a run waits for the server, at its start and at its end."""
+        """`patience`: seconds that an online run waits for the server, at its start and at its end."""
         if mode not in ("online", "offline", "disabled"):
             raise ValueError(f"mode={mode!r}: must be online, offline or disabled")
         if not patience > 0:
@@ -112,12 +112,14 @@ class WandB:
                 silent=True,
                 x_disable_stats=True,
                 console="off",
-                init_timeout=self.patience,
-                login_timeout=self.patience,
-                finish_timeout=self.patience,
-                finish_timeout_raises=True,
+                **(self._limits() if mode == "online" else {}),
             ),
         )
+
+    def _limits(self) -> dict[str, Any]:
+        """How long to wait for a server. Offline there is none, and a busy machine may take its time."""
+        waits = dict.fromkeys(("init_timeout", "login_timeout", "finish_timeout"), self.patience)
+        return {**waits, "finish_timeout_raises": True}
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One row, under its own `step`."""
