@@ -184,7 +184,10 @@ def test_offline_wandb_gets_every_row(wandb: SimpleNamespace, vrbench: Call, tmp
 
 @pytest.mark.slow
 def test_the_real_wandb_writes_an_offline_run(vrbench: Call, tmp_path: Path) -> None:
+    import wandb
+
     assert vrbench(*WITH_WANDB) == 0
+    wandb.teardown()  # only then is the file sure to be written
     (run,) = find_runs(tmp_path)
     (written,) = run.directory.glob("wandb/offline-run-*/run-*.wandb")
     assert written.stat().st_size > 1000
