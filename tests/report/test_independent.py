@@ -1,0 +1,80 @@
+"""The committed verdicts once more, from the records alone: tarfile and scipy, nothing of vrbench."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from scipy import stats
+
+STUDIES = sorted(
+    path.parent for path in ROOT.glob("results/*/verdicts.json") if (path.parent / "records.tar.xz").exists()
+)
+
+
+def confirmed(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Manifest and summary of every confirmation run that finished, without the control's."""
+    with tarfile.open(folder / "records.tar.xz") as records:
+        names = [
+            name
+            for name in records.getnames()
+            if name.startswith("confirm/") and name.endswith(("manifest.json", "summary.json"))
+        ]
+        read = {name: json.load(file) for name in names if (file := records.extractfile(name))}
+    runs = [(read[name.replace("summary", "manifest")], read[name]) for name in names if name.endswith("summary.json")]
+    return [
+        (run, summary) for run, summary in runs if summary["status"] == "finished" and not run["tuned"].get("control")
+    ]
+
+
+def of(
+    runs: list[tuple[dict[str, Any], dict[str, Any]]], row: dict[str, Any], arm: str
+) -> dict[tuple[int, int], float]:
+    """An arm's test metric by tuning seed and seed."""
+    optimizer, *settings = arm.split(" ")
+    asked = {"task": row["task"], "model": row["model"], "optimizer": optimizer}
+    asked |= dict(setting.split("=") for setting in settings)
+    return {
+        (run["tuned"]["seeds"][0], run["seed"]): summary["metrics"][f"test/{row['metric']}"]
+        for run, summary in runs
+        if asked.items() <= run["choices"].items()
+    }
+
+
+def replicate_means(a: dict[tuple[int, int], float], b: dict[tuple[int, int], float]) -> list[float]:
+    """The mean difference over the seeds of each replicate."""
+    found = defaultdict(list)
+    for replicate, seed in sorted(a.keys() & b.keys()):
+        found[replicate].append(a[replicate, seed] - b[replicate, seed])
+    return [sum(values) / len(values) for values in found.values()]
+
+
+def p_value(differences: list[float], test: str) -> float:
+    """Student's, or that of all sign flips (at most 20,000 of them)."""
+    if test == "t":
+        return float(stats.ttest_1samp(differences, 0.0).pvalue)
+    flips = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=20_000, rng=1)
+    return float(flips.pvalue)
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_means_intervals_and_p_are_those_of_an_independent_script(folder: Path) -> None:
+    """Over replicates; where a run diverged the test goes by ranks, and the mean is over the others."""
+    tables = json.loads((folder / "verdicts.json").read_text()).items()
+    rows = [row for title, table in tables if " against " in title for row in table if row["unit"] == "replicate"]
+    assert rows
+    runs = confirmed(folder)
+    for row in rows:
+        differences = replicate_means(of(runs, row, row["a"]), of(runs, row, row["b"]))
+        low, high = stats.ttest_1samp(differences, 0.0).confidence_interval()
+        said = [row[key] for key in ("difference", "difference_low", "difference_high")]
+        assert said == pytest.approx([sum(differences) / len(differences), low, high], rel=1e-9), row
+        if not row["diverged_a"] + row["diverged_b"]:
+            exact = row["test"] == "t" or len(differences) <= 14
+            assert row["p"] == pytest.approx(p_value(differences, row["test"]), rel=1e-9 if exact else 0.05), row
