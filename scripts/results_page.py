@@ -1,10 +1,11 @@
-"""docs/results.md and the README's findings, filled in from the committed studies: no measured number is typed by hand.
+"""docs/results.md, the README's findings and its first table, filled in from the committed studies.
 
     python scripts/results_page.py            # write both
     python scripts/results_page.py --check    # exit code 1 where they are not what the records give
 
-Their texts are Jinja templates, scripts/pages/results.md.jinja and findings.md.jinja. What those can ask for is a
-`Published` study, by `study("<folder of results/>")`, and the paper's own figures, as `paper`.
+No measured number of theirs is typed by hand. Their texts are Jinja templates, scripts/pages/results.md.jinja and
+findings.md.jinja. What those can ask for is a `Published` study, by `study("<folder of results/>")`, and the paper's
+own figures, as `paper`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import json
 import math
 import re
 import sys
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vrbench.report.arms import collect
 from vrbench.report.paper import published
 from vrbench.report.statistics import holm
+from vrbench.report.study import compact
+from vrbench.runs import archive
 from vrbench.runs.records import write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +43,8 @@ class Published:
     @property
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """verdicts.json: the rows of each table, in full precision."""
-        return self.read("verdicts.json")  # type: ignore[no-any-return]
+        rows: dict[str, list[dict[str, Any]]] = self.read("verdicts.json")
+        return rows
 
     def compared(self, rival: str, baseline: str = "adamw") -> list[dict[str, Any]]:
         """The comparisons of a rival with the baseline, one a task, model and schedule."""
@@ -58,6 +64,13 @@ class Published:
         """How many runs were planned and are over, and how they ended."""
         lines = (self.folder / "tables.md").read_text(encoding="utf-8").splitlines()
         return next(line for line in lines if re.search(r" are over\b", line))
+
+    @property
+    def compact(self) -> str:
+        """The table that its multirun ends with, as Markdown."""
+        with tempfile.TemporaryDirectory() as temporary:
+            archive.unpack(self.folder / archive.FILE, Path(temporary) / self.folder.name)
+            return compact(collect([Path(temporary) / self.folder.name])).markdown
 
 
 @lru_cache
@@ -85,7 +98,7 @@ def render(template: str) -> str:
 
     pages = Environment(
         loader=FileSystemLoader(PAGES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False,  # noqa: S701 - Markdown of our own records
+        keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
     pages.filters |= {"figure": figure, "interval": interval}
     return pages.get_template(template).render(study=study, paper=published())
@@ -94,7 +107,10 @@ def render(template: str) -> str:
 def pages() -> dict[Path, str]:
     """What each file is to hold."""
     readme = ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(SECTION)
+    text = readme.read_text(encoding="utf-8")
+    table = study("quickstart").compact
+    text = re.sub(rf"{re.escape(table.partition(chr(10))[0])}\n(\|.*\n)+", lambda _: table, text)
+    before, _, rest = text.partition(SECTION)
     after = rest[rest.index("\n## ") + 1 :]
     return {
         ROOT / "docs" / "results.md": render("results.md.jinja"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.report.arms import collect
+from vrbench.report.arms import Arm, collect
 from vrbench.report.cautions import mark, notes
 
 
@@ -20,42 +21,69 @@ def mean_and_spread(values: Iterable[float]) -> str:
     return f"{statistics.fmean(values):.4g}{spread}"
 
 
-def print_study(folder: Path) -> None:
-    """Print the table of every run in the study's folder, and where the files are.
+@dataclass(frozen=True)
+class Compact:
+    """A study's table as text: one row per arm of which a run is over."""
 
-    Test has a column where a run was to read it: never in a folder of a search's trials.
-    """
-    from rich.console import Console
-    from rich.table import Table
+    columns: list[str]
+    rows: list[list[str]]
 
-    arms = collect([folder])
+    @property
+    def markdown(self) -> str:
+        """As a Markdown table, without a column of settings where no arm has any."""
+        kept = [place for place, name in enumerate(self.columns) if name != "settings" or any(self.column(place))]
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return "".join(f"| {' | '.join(line[place] for place in kept)} |\n" for line in lines)
+
+    def column(self, place: int) -> list[str]:
+        """The texts below a heading."""
+        return [row[place] for row in self.rows]
+
+
+def compact(arms: Sequence[Arm]) -> Compact:
+    """The table of some arms. Test has a column where a run was to read it: never in a folder of a search's trials."""
     shown = [arm for arm in arms if arm.over]
     test = any(arm.by_seed(f"test/{arm.metric}") for arm in shown)
-    table = Table(title=f"study {folder.name}", title_justify="left", caption_justify="left")
-    for column in ("task", "model", "optimizer", "settings"):
-        table.add_column(column, overflow="fold")
-    for column in ("validation (best)", *(["test"] if test else []), "n", "diverged", "s / run"):
-        table.add_column(column, justify="right")
+    columns = ["task", "model", "optimizer", "settings", "validation (best)", *(["test"] if test else [])]
+    rows = []
     for arm in shown:
         over = arm.over
         arrow = "↑" if arm.direction == "max" else "↓"
         tested = list(arm.by_seed(f"test/{arm.metric}").values())
-        table.add_row(
-            arm.task,
-            arm.model,
-            arm.optimizer,
-            f"{arm.settings_text} {mark(arm)}".strip(),
-            f"{arm.metric} {arrow} {mean_and_spread(arm.by_seed(f'best/val/{arm.metric}').values())}",
-            *([mean_and_spread(tested) if tested else ""] if test else []),
-            str(len(over)),
-            str(arm.diverged),
-            f"{statistics.fmean(sum(run.summary['seconds'].values()) for run in over if run.summary):.1f}",
+        seconds = statistics.fmean(sum(run.summary["seconds"].values()) for run in over if run.summary)
+        rows.append(
+            [
+                arm.task,
+                arm.model,
+                arm.optimizer,
+                f"{arm.settings_text} {mark(arm)}".strip(),
+                f"{arm.metric} {arrow} {mean_and_spread(arm.by_seed(f'best/val/{arm.metric}').values())}",
+                *([mean_and_spread(tested) if tested else ""] if test else []),
+                str(len(over)),
+                str(arm.diverged),
+                f"{seconds:.1f}",
+            ]
         )
+    return Compact([*columns, "n", "diverged", "s / run"], rows)
+
+
+def print_study(folder: Path) -> None:
+    """Print the table of every run in the study's folder, and where the files are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    arms = collect([folder])
+    found = compact(arms)
+    table = Table(title=f"study {folder.name}", title_justify="left", caption_justify="left")
+    for place, column in enumerate(found.columns):
+        table.add_column(column, **({"overflow": "fold"} if place < 4 else {"justify": "right"}))  # type: ignore[arg-type]
+    for row in found.rows:
+        table.add_row(*row)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, 160)
     console.print(table)
-    for note in notes(arms, "test" if test else "val"):
+    for note in notes(arms, "test" if "test" in found.columns else "val"):
         console.print(note, soft_wrap=True)
     if any(run.status == "unfinished" for arm in arms for run in arm.runs):
         console.print("the same command goes on with unfinished runs")
