@@ -231,6 +231,16 @@ def test_replicates_have_draws_seeds_and_splits_of_their_own(vrbench: Call, tmp_
     assert vrbench(*tune[:-1], "hydra.sweeper.replicates=3", "hydra.sweeper.vary_split=true", *SHORT) == 0
 
 
+def test_a_task_whose_split_is_fixed_keeps_it_and_says_so(
+    vrbench: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune = ("-m", "sweep=tune", "study=s", "task=gridworld", "optimizer=adamw", "hydra.sweeper.n_trials=1")
+    short = ("trainer.max_steps=1", "task.batch_size=2", "task.eval_walks=2", *SHORT[-2:])
+    assert vrbench(*tune, "hydra.sweeper.replicates=2", "hydra.sweeper.vary_split=true", *short) == 0
+    assert capsys.readouterr().out.count("gridworld: its split is fixed (no task.data.split_seed)") == 1
+    assert len(find_runs(tmp_path / "s" / "tune")) == 2
+
+
 @pytest.mark.parametrize("pruner", [pytest.param("median", marks=pytest.mark.slow), "hyperband"])
 def test_hopeless_trials_are_pruned(pruner: str, vrbench: Call, tmp_path: Path) -> None:
     rates = "{low:1.0e-8,high:1.0e-2,log:true}"

@@ -135,6 +135,9 @@ class Grid(_Combinations):
                 raise RunFailed(failed)
 
 
+SPLIT = "task.data.split_seed"
+
+
 class Tune(_Combinations):
     """Hydra sweeper: searches for each combination of what the command line sweeps. conf/hydra/sweeper/search.yaml"""
 
@@ -166,9 +169,13 @@ class Tune(_Combinations):
 
         if any(override.startswith("seed=") for override in overrides):
             raise ConfigError("seed: a search has seeds of its own; give hydra.sweeper.seeds=[…]")
-        if self.vary_split:
-            overrides = [*overrides, f"task.data.split_seed={replicate}"]
         composed = self.compose(overrides)
+        if self.vary_split:
+            if OmegaConf.select(composed, SPLIT) is not None:
+                overrides = [*overrides, f"{SPLIT}={replicate}"]
+                composed = self.compose(overrides)
+            elif not replicate:
+                print(f"{composed.task.name}: its split is fixed (no {SPLIT}), every replicate has the same data")
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
         space = search_space(composed, loader)
