@@ -1,17 +1,21 @@
-"""The paper's tables and figure from nothing to a report: one command each, at three scales.
+"""The paper's tables and figure from nothing to a report: one command each, at four scales.
 
     python scripts/reproduce_paper.py table1 --scale smoke
     python scripts/reproduce_paper.py table1 table4 figure2 ablations --scale cpu
+    python scripts/reproduce_paper.py released table4 figure2 edge --scale small
     python scripts/reproduce_paper.py table1 --scale full --yes
 
 smoke   minutes: every stage runs, no figure means anything.
 cpu     hours on two cores: stand-ins that need no download, tuned several times with equal budgets, fresh seeds.
         What it shows, it shows of the stand-ins.
+small   some twenty hours of one core: the paper's own tasks on real data (../shared/data), smaller models and lengths.
+        The studies are called paper_<part> there, as they lie in results/.
 full    the paper's data, models and budgets. Wants a GPU; without --yes its cost is measured on slivers and printed,
         and nothing else happens. Data come from the hub, or from where the plan says.
 
-Table 1 is a planned study: scripts/plans/paper_<scale>.yaml (docs/studies.md). The others vary its best VRAdam. Every
-stage is an ordinary vrbench command, printed before it runs: a script that was stopped goes on where it was.
+Table 1 is a planned study: scripts/plans/paper_<scale>.yaml, or results/paper_small/plan.yaml (docs/studies.md). The
+others vary its best VRAdam; at the small scale table4 tunes each power and each form of the gate anew. Every stage is
+an ordinary vrbench command, printed before it runs: a script that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,20 +27,69 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vrbench.tuning.plan import read_plan
+
 FEW = "vradam,adamw,sgd"
 RUNS = Path("results/runs")
 PLANS = Path(__file__).parent / "plans"
+SMALL = Path(__file__).parents[1] / "results" / "paper_small" / "plan.yaml"
+SCALES = {
+    "smoke": PLANS / "paper_smoke.yaml",
+    "cpu": PLANS / "paper_cpu.yaml",
+    "small": SMALL,
+    "full": PLANS / "paper_full.yaml",
+}
 Command = list[str]
 
 
 def table1(scale: str, study: str) -> Iterator[Command]:
     """Four tasks, tuned, confirmed and reported."""
-    yield ["study", str(PLANS / f"paper_{scale}.yaml"), "--go", "--results-dir", str(RUNS)]
+    yield ["study", str(SCALES[scale]), "--go", "--results-dir", str(RUNS)]
 
 
 def table4(scale: str, study: str) -> Iterator[Command]:
-    """The kinetic energy's power, all else at the tuned values of the image task of table 1."""
-    yield [*varied(scale, study), "optimizer.power=2,3,4,5,6"]
+    """The kinetic energy's power, all else at the tuned values of the image task of table 1; small: tuned anew."""
+    if scale == "small":
+        yield from matched(study)
+    else:
+        yield [*varied(scale, study), "optimizer.power=2,3,4,5,6"]
+
+
+def matched(study: str) -> Iterator[Command]:
+    """Powers and forms of the gate, and AdamW, on images and text: rate and beta3 of each tuned with 12 trials.
+
+    beta3 is log-uniform over what closes the gate by about the same for every power: along AdamW's runs on these two
+    tasks the sum of |v|^k falls, from k to k + 1, by a factor between 10 and 300.
+    """
+    rest = ["schedule=wsd", "schedule.warmup=0.05", "hydra.sweeper.n_trials=12", "logger=none", "trainer.threads=1"]
+    gate = [
+        *rest,
+        "optimizer=vradam",
+        "hydra.sweeper.space.optimizer.alpha1=null",
+        "hydra.sweeper.space.optimizer.gate_on=null",
+    ]
+    forms = [f"optimizer.power={power}" for power in range(2, 7)]
+    forms += ["optimizer.gate_on=gradient", "optimizer.gate_scope=tensor"]
+    for task in small_tasks()[:2]:
+        for form in forms:
+            above = int(form[-1]) - 2 if "power" in form else 0
+            beta3 = f"{{low: {10.0 ** (above - 1)}, high: {10.0 ** (2.5 * above + 1)}, log: true}}"
+            yield [
+                "-m",
+                "sweep=tune",
+                f"study={study}",
+                *task,
+                *gate,
+                form,
+                f"hydra.sweeper.space.optimizer.beta3={beta3}",
+            ]
+        yield ["-m", "sweep=tune", f"study={study}", *task, *rest, "optimizer=adamw"]
+    yield ["-m", "experiment=confirm", f"study={study}", "seed=range(2000,2006)", "logger=none", "trainer.threads=1"]
+
+
+def small_tasks() -> list[Command]:
+    """The tasks of the small scale: images, text, diffusion, GridWorld, HyperGrid."""
+    return [[f"task={task.task}", *task.overrides] for task in read_plan(SMALL)[0].planned_tasks]
 
 
 def ablations(scale: str, study: str) -> Iterator[Command]:
@@ -79,6 +132,12 @@ def figure2(scale: str, study: str) -> Iterator[Command]:
     if scale == "full":
         yield command
         return
+    if scale == "small":
+        own = ["task.data.path=../shared/data/cifar10", "task.data.train_size=10000", "task.data.val_fraction=0.04"]
+        own += ["task.data.test_size=2000", "trainer.epochs=null", "trainer.max_steps=300", "trainer.log_every=5"]
+        own += ["trainer.eval_every=300", "probe.eos.every=20", "probe.eos.size=128", "probe.eos.microbatch=128"]
+        yield [*command, *own, "logger=none", "trainer.threads=1"]
+        return
     steps, every, size = (400, 20, 128) if scale == "cpu" else (2, 2, 16)
     yield [
         *(*command, "task=digits", "model=resnet32", f"trainer.max_steps={steps}", "trainer.log_every=2"),
@@ -86,7 +145,51 @@ def figure2(scale: str, study: str) -> Iterator[Command]:
     ]
 
 
-PARTS = {"table1": table1, "table4": table4, "ablations": ablations, "figure2": figure2}
+def released(scale: str, study: str) -> Iterator[Command]:
+    """WikiText-2 as the released loop has it: gradients never zeroed, targets that leak; small: at three rates."""
+    command = ["-m", "experiment=paper/wikitext2_as_released", f"study={study}"]
+    if scale == "full":
+        yield command
+        return
+    short = ["task.batch_size=8", "trainer.epochs=null", "trainer.max_steps=200", "trainer.eval_every=100"]
+    own = [
+        "task.data.path=../shared/data/wikitext2-mini",
+        "optimizer=vradam,adam,sgd,rmsprop",
+        "trainer.evaluate_test=false",
+    ]
+    rates = [*command, *own, *short, "optimizer.lr=1e-4,1e-3,1e-2", "logger=none", "trainer.threads=1"]
+    yield [*rates, "trainer.zero_grad=false", "seed=0,1,2"]
+    yield [*rates, "trainer.zero_grad=true", "seed=0"]
+
+
+def edge(scale: str, study: str) -> Iterator[Command]:
+    """Full batch on 5,000 images of CIFAR-10: gradient descent, Adam and VRAdam against their thresholds."""
+    images = [
+        "task=cifar10",
+        "task.batch_size=5000",
+        "task.data.train_size=5000",
+        "task.crop_padding=0",
+        "task.flip=false",
+    ]
+    network = ["model.hidden=[200,200]", "probe.eos.size=5000", "probe.eos.microbatch=5000"]
+    lengths = ["trainer.epochs=null", "trainer.max_steps=1500", "trainer.eval_every=500"]
+    data = ["task.data.path=../shared/data/cifar10", "task.data.val_fraction=0.04", "task.data.test_size=2000"]
+    own = [*images, *network, *lengths, *(data if scale == "small" else []), "logger=none", "trainer.threads=1"]
+    yield ["experiment=eos/gd", f"study={study}", *own, "optimizer.lr=0.04"]
+    yield ["experiment=eos/adam", f"study={study}", *own]
+    yield ["experiment=eos/vradam", f"study={study}", *own]
+
+
+PARTS = {
+    "table1": table1,
+    "table4": table4,
+    "ablations": ablations,
+    "figure2": figure2,
+    "released": released,
+    "edge": edge,
+}
+ONLY = {"released": ("small", "full"), "edge": ("small", "full"), "ablations": ("smoke", "cpu", "full")}
+"""The scales of parts that do not have all of them: `ablations` of the small scale are in its table4."""
 
 
 def vrbench(words: Sequence[str], extra: Sequence[str]) -> None:
@@ -110,16 +213,26 @@ def report(study: Path) -> None:
         subprocess.run([sys.executable, "-m", "vrbench.report.main", *words], check=True)
 
 
+def name_of(scale: str, part: str) -> str:
+    """The study of a part."""
+    if part == "table1":
+        return read_plan(SCALES[scale])[0].study
+    return f"paper_{part}" if scale == "small" else f"{scale}-{part}"
+
+
 def main() -> None:
     """Parse, say the cost, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
-    parser.add_argument("--scale", choices=("smoke", "cpu", "full"), default="smoke")
+    parser.add_argument("--scale", choices=list(SCALES), default="smoke")
     parser.add_argument("--yes", action="store_true", help="full: go on after the cost was printed")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a Hydra override for every run"
     )
     options = parser.parse_args()
+    for part in options.parts:
+        if options.scale not in ONLY.get(part, SCALES):
+            parser.error(f"{part} has the scales {', '.join(ONLY[part])}")
 
     if options.scale == "full" and not options.yes:
         for part in options.parts:
@@ -127,7 +240,7 @@ def main() -> None:
                 vrbench([word for word in next(table1("full", "")) if word != "--go"], options.set)
         sys.exit("reproduce_paper: nothing was run; --yes goes on")
     for part in options.parts:
-        study = f"{options.scale}-{part}"
+        study = name_of(options.scale, part)
         for words in PARTS[part](options.scale, study):
             vrbench(words, options.set)
         report(RUNS / study)

@@ -54,6 +54,28 @@ def test_a_part_of_each_kind_runs_and_is_reported(
         assert sum(row["n"] for row in kept["Every configuration"]) == runs
 
 
+@pytest.mark.parametrize("part", ["table4", "figure2", "released", "edge"])
+def test_every_command_of_the_small_scale_composes(
+    scripts: ModuleType, part: str, vrbench: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what each sweeps put at its first value, and without what only its sweeper reads."""
+    commands = list(scripts.PARTS[part]("small", f"paper_{part}"))
+    for words in commands[:-1] if part == "table4" else commands:  # the last one confirms what was tuned
+        single = [word.partition(",")[0] if "=" in word and "[" not in word else word for word in words if word != "-m"]
+        plain = [word for word in single if not word.startswith(("hydra.", "sweep="))]
+        assert vrbench("--cfg", "job", *plain) == 0, words
+    assert f"study: paper_{part}" in capsys.readouterr().out
+
+
+def test_a_part_says_which_scales_it_has(
+    scripts: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["reproduce_paper", "edge", "--scale", "smoke"])
+    with pytest.raises(SystemExit):
+        scripts.main()
+    assert "edge has the scales small, full" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("scale", ["smoke", "cpu", "full"])
 def test_the_plans_are_plans(scripts: ModuleType, scale: str) -> None:
     """Of four tasks each, and the larger ones with several tunings, fresh seeds and a control."""
