@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from made_runs import make_run
 
-from vrbench.report import forest, main, publish
+from vrbench.report import arms, forest, main, publish
 from vrbench.report.arms import collect
 from vrbench.report.rivals import rivals
 
@@ -49,6 +51,31 @@ def test_a_study_is_published_and_made_again_to_the_byte(study: Path, tmp_path: 
     assert "Study s: plan 0, registered then" in text
     assert "## vradam against adamw" in text
     assert json.loads(before["provenance.json"])["runs"] == 32
+
+
+def test_what_was_published_does_not_change_with_the_code(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish.publish(study, tmp_path / "kept")
+    before = (tmp_path / "kept/tables.md").read_bytes()
+    monkeypatch.setattr(arms, "changed_since", lambda code: ["vrbench/training/trainer.py"])
+    publish.rebuild(tmp_path / "kept")
+    assert (tmp_path / "kept/tables.md").read_bytes() == before
+
+
+PUBLISHED = sorted(
+    path.parent for path in ROOT.glob("results/*/verdicts.json") if (path.parent / "records.tar.xz").exists()
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_the_committed_studies_are_made_again_to_the_byte(folder: Path, tmp_path: Path) -> None:
+    made = tmp_path / folder.name
+    made.mkdir()
+    shutil.copy(folder / "records.tar.xz", made)
+    for path in publish.rebuild(made):
+        assert path.read_bytes() == (folder / path.name).read_bytes(), path.name
 
 
 def test_verdicts_are_what_anybody_computes_from_the_records(study: Path, tmp_path: Path) -> None:

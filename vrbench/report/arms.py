@@ -27,6 +27,8 @@ class Code:
 
     run: Run
     """One of them, whose manifest has it in full."""
+    today: bool = True
+    """Whether it is held against the files as they are now."""
 
     @cached_property
     def parts(self) -> dict[str, str]:
@@ -37,7 +39,7 @@ class Code:
     @cached_property
     def changed(self) -> tuple[str, ...]:
         """What of it is not so any more: `("optimizers/vradam.py",)`."""
-        return tuple(changed_since(self.run.manifest["code"]))
+        return tuple(changed_since(self.run.manifest["code"])) if self.today else ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class _Group:
         return ((seed, run, row) for seed, (run, row) in self.members.items() if row["status"] in OVER)
 
 
-def collect(paths: Sequence[Path], *, tuning: bool = False) -> list[Arm]:
+def collect(paths: Sequence[Path], *, tuning: bool = False, today: bool = True) -> list[Arm]:
     """The arms of any number of run folders, study folders and results roots, by task, model, optimizer and settings.
 
     A folder named twice counts once; of two runs with the same configuration and seed one counts (one that is over
@@ -167,8 +169,8 @@ def collect(paths: Sequence[Path], *, tuning: bool = False) -> list[Arm]:
     configuration under two names (two YAMLs that say the same) is two arms. The trials of a search (`<study>/tune`
     beside `<study>/search`) come only with `tuning`, or where a path names them, and are never pooled with other runs:
     their `settings` say `runs=tuning`. An arm without any run that is over takes its metric from others of its task;
-    where there is none, it is left out, and a line says so. Raises FileNotFoundError for a missing path and ValueError
-    for a run of an unknown schema version.
+    where there is none, it is left out, and a line says so. Code is held against today's files unless `today` is false.
+    Raises FileNotFoundError for a missing path and ValueError for a run of an unknown schema version.
     """
     groups: dict[tuple[Any, ...], _Group] = {}
     rows = list(_rows(paths, tuning))
@@ -183,7 +185,7 @@ def collect(paths: Sequence[Path], *, tuning: bool = False) -> list[Arm]:
     places: dict[tuple[str, str], list[list[_Group]]] = defaultdict(list)
     for together in _pooled(groups.values()):
         places[str(together[0].first["task"]), str(together[0].first["model"])].append(together)
-    found, primary, shared = [], {}, _Shared()
+    found, primary, shared = [], {}, _Shared(today)
     for (task, model), here in places.items():
         identities = [[identity_of(group.first) for group in together] for together in here]
         common = [_common(own) for own in identities]
@@ -301,7 +303,8 @@ def _say(line: str) -> None:
 class _Shared:
     """What many manifests have in common, read from one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, today: bool) -> None:
+        self._today = today
         self._codes: dict[str, Code] = {}
         self._tuned: dict[str, dict[str, Any]] = {}
 
@@ -310,7 +313,7 @@ class _Shared:
         over = list(group.over)
         for _, run, row in over:
             if "code" in row and row["code"] not in self._codes:
-                self._codes[row["code"]] = Code(run)
+                self._codes[row["code"]] = Code(run, self._today)
             if "tuned" in row and row["tuned"] not in self._tuned:
                 self._tuned[row["tuned"]] = run.manifest["tuned"]
         return {

@@ -2,7 +2,7 @@
 
 records.tar.xz   all runs that are over and all searches (`vrbench.runs.archive`)
 tables.md        every arm, every rival against the baseline, what was tuned, times to targets, robustness
-verdicts.json    the same rows in full precision
+verdicts.json    the same rows to 12 digits: the last ones of a double depend on the kind of CPU
 provenance.json  how many runs, commits, versions, machines, seeds, commands
 forest.svg       all comparisons on one axis
 """
@@ -56,7 +56,7 @@ def rebuild(folder: Path) -> list[Path]:
 
 def _arms(study: Path) -> list[Arm]:
     confirmed = study / "confirm"
-    return collect([confirmed if confirmed.is_dir() else study])
+    return collect([confirmed if confirmed.is_dir() else study], today=False)
 
 
 def _write(study: Path, folder: Path) -> list[Path]:
@@ -75,7 +75,7 @@ def _write(study: Path, folder: Path) -> list[Path]:
         text += [f"## {title}", "", *said, formats.markdown(table)]
     files = [folder / name for name in ("tables.md", "verdicts.json", "provenance.json")]
     write_whole(files[0], lambda file: file.write("\n".join(text).encode()))
-    write_json(files[1], dict(zip(titles, (table.records for table in shown), strict=False)))
+    write_json(files[1], {title: _rounded(table.records) for title, table in zip(titles, shown, strict=False)})
     write_json(files[2], provenance(study))
     try:
         with styled():
@@ -85,6 +85,14 @@ def _write(study: Path, folder: Path) -> list[Path]:
     except NoData:
         pass
     return files
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def _counted(study: Path) -> str:
