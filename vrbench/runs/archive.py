@@ -23,8 +23,8 @@ TRIALS = "tune"
 """The folder of a search's trials, of which the last row is kept: reports read their trials.json."""
 KEPT = ("val/", "test/", "eos/")
 RESULTS = b"results/runs"
-ROWS = 20
-"""Rows a run that have nothing else than the training batch's numbers."""
+ROWS, LEAST = 2000, 20
+"""Rows of a study, and at least of each run, that have nothing else than the training batch's numbers."""
 
 
 def pack(study: Path, file: Path) -> int:
@@ -43,7 +43,7 @@ def pack(study: Path, file: Path) -> int:
             content[(folder / name).relative_to(study).as_posix()] = (folder / name).read_bytes()
         metrics = folder / "metrics.jsonl"
         lines = metrics.read_bytes().splitlines(keepends=True)
-        kept = lines[-1:] if folder.parent.name == TRIALS else _thinned(lines)
+        kept = lines[-1:] if folder.parent.name == TRIALS else _thinned(lines, max(LEAST, ROWS // len(folders)))
         content[metrics.relative_to(study).as_posix()] = b"".join(kept)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -57,10 +57,10 @@ def pack(study: Path, file: Path) -> int:
     return len(folders)
 
 
-def _thinned(lines: Sequence[bytes]) -> Iterator[bytes]:
+def _thinned(lines: Sequence[bytes], rows: int) -> Iterator[bytes]:
     """The lines of a metrics.jsonl that are kept, as they are; the last always."""
     plain = [number for number, line in enumerate(lines) if not any(key.startswith(KEPT) for key in json.loads(line))]
-    step = -(-len(plain) // ROWS) or 1
+    step = -(-len(plain) // rows) or 1
     dropped = set(plain) - set(plain[::step]) - {len(lines) - 1}
     return (line for number, line in enumerate(lines) if number not in dropped)
 
