@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from vrbench.app.launchers import RayLauncher
-from vrbench.app.refusals import ConfigError, explain, say
+from vrbench.app.refusals import ConfigError, explain, one_line, say
 from vrbench.app.run import run
 from vrbench.app.signals import launched, passed_on, stopped_by
 from vrbench.app.sweepers import PLUGINS, Confirm, Grid, RunFailed, Tune
@@ -114,16 +114,18 @@ def job(cfg: DictConfig) -> str:
     except (ConfigError, ValidationError, OmegaConfBaseException, OSError) as error:
         if TRACEBACKS in os.environ:
             raise
-        code = say(explain(error), _code(error))
-    except Exception:
+        line = explain(error)
+        code = say(line, _code(error))
+    except Exception as error:
         print(hide(traceback.format_exc()), file=sys.stderr, end="")
+        line = one_line(f"{type(error).__name__}: {error}")
         code = say("the run broke (traceback above); the same command resumes it from its last checkpoint", BROKEN_RUN)
     except SystemExit as stop:  # at a signal, and it has said so
         if not launched():
             raise
-        code = int(stop.code or 0)
+        line, code = "stopped", int(stop.code or 0)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise RunFailed(code)
+        raise RunFailed(code, hide(line))
     sys.exit(code)
 
 

@@ -9,6 +9,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,19 @@ from vrbench.runs.standing import Standing, standing
 from vrbench.runs.writer import RunIsTaken, cut_copies, repair, tidy
 
 
-def run(cfg: DictConfig) -> Path:
-    """Train the run that the config describes, unless it is finished already; returns its folder.
+@dataclass(frozen=True)
+class Prepared:
+    """A run that was checked as far as that goes without torch, and what is to be done with it."""
 
-    Raises ConfigError, pydantic's ValidationError or omegaconf's errors for a wrong choice, before any folder exists.
+    info: RunInfo
+    training: TrainerSettings
+    found: Standing
+
+
+def prepare(cfg: DictConfig) -> Prepared:
+    """Check the config that a run has and give it its identity; nothing is written.
+
+    Raises ConfigError, pydantic's ValidationError or omegaconf's errors for a wrong choice.
     """
     config = plain(cfg)
     unknown = sorted(config.keys() - KEYS)
@@ -47,7 +57,14 @@ def run(cfg: DictConfig) -> Path:
     _check_lr(config["optimizer"])
     info = _identity(cfg, settings)
     with errors_at(""):
-        found = standing(info, settings.force)
+        return Prepared(info, training, standing(info, settings.force))
+
+
+def run(cfg: DictConfig) -> Path:
+    """Train the run that the config describes, unless it is finished already; returns its folder. Raises as `prepare`
+    does, before any folder exists."""
+    prepared = prepare(cfg)
+    info, found, training = prepared.info, prepared.found, prepared.training
     if found.action == "skip":
         return _skip(cfg, info, found.line)
     if found.line:

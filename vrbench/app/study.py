@@ -47,8 +47,11 @@ def main(words: Sequence[str]) -> int:
         study = options.results_dir / plan.study
         if options.go:
             _restore(options.plan.parent, study)
-            if plan.budget_hours is not None and not is_registered(study) and _cost(plan, options.overrides):
-                return 2
+            if not is_registered(study):
+                if code := _check(plan, [f"results_dir={options.results_dir}", *options.overrides]):
+                    return code
+                if plan.budget_hours is not None and _cost(plan, options.overrides):
+                    return 2
             noted = register(study, digest, plan)
             print(f"study {plan.study}: plan {digest} of {noted['when']}")
             return _go(plan, study, [f"results_dir={options.results_dir}", *options.overrides])
@@ -121,6 +124,15 @@ def _seconds(words: Sequence[str]) -> float:
             taken.append(sum(json.loads(summary.read_bytes())["seconds"].values()))
     slope = (taken[1] - taken[0]) / (SLIVERS[1] - SLIVERS[0])
     return float(max(taken[1], taken[1] + slope * (1 - SLIVERS[1])))
+
+
+def _check(plan: Plan, overrides: Sequence[str]) -> int:
+    """Compose and check every search before the plan is registered; the exit code of the first wrong stage."""
+    for words in commands(plan)[:-1]:
+        command = [*words, *overrides, "hydra.sweeper.check=true"]
+        if code := subprocess.run([sys.executable, "-m", "vrbench", *command], stdout=subprocess.DEVNULL).returncode:
+            return code
+    return 0
 
 
 def _go(plan: Plan, study: Path, overrides: Sequence[str]) -> int:

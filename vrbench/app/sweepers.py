@@ -7,10 +7,11 @@ import io
 import itertools
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -20,18 +21,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from vrbench.app.config import follows_seed, plain, refuse_chosen, search_space, searched_groups, typed
 from vrbench.app.refusals import ConfigError, checked, errors_at, say
+from vrbench.app.run import Prepared, prepare
 from vrbench.app.signals import STOP_FILE, StopJobs, start_resource_trackers, stopped_by
+from vrbench.runs import records
 
 PLUGINS = "hydra_plugins.vrbench"
 """What the module of our plugins is called in a config: Hydra takes plugins of the package `hydra_plugins` alone."""
 
 
 class RunFailed(Exception):
-    """A run of a multirun failed or was stopped, and has said so; the others go on."""
+    """A run of a multirun failed or was stopped, and has said so in one line; the others go on."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(f"exit code {code}")
+    def __init__(self, code: int, line: str = "") -> None:
+        super().__init__(code, line)
         self.code = code
+        self.line = line
 
 
 class _Combinations(Sweeper):
@@ -72,8 +76,21 @@ class _Combinations(Sweeper):
         assert self.config is not None
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
 
-    def launch(self, jobs: list[list[str]]) -> list[Path | int]:
-        """Run the jobs with the chosen launcher: the folder of each, or the exit code of one that failed.
+    def prepared(self, jobs: Sequence[Sequence[str]]) -> list[Prepared]:
+        """The run of every job, composed and checked before the first one starts. Raises what a wrong choice does."""
+        return [self._prepared(job) for job in jobs]
+
+    def _prepared(self, job: Sequence[str]) -> Prepared:
+        composed, hydra = self.compose(job), HydraConfig.instance()
+        before = hydra.cfg
+        hydra.set_config(composed)
+        try:
+            return prepare(composed)
+        finally:
+            hydra.cfg = before
+
+    def launch(self, jobs: list[list[str]]) -> list[Path | RunFailed]:
+        """Run the jobs with the chosen launcher: the folder of each, or how it failed.
 
         Raises the error of a job that ended with another one than RunFailed; RunFailed with the code of a signal that
         stopped jobs in other processes, when all have ended.
@@ -95,19 +112,57 @@ class _Combinations(Sweeper):
             results = self.launcher.launch([[*job, asked] for job in jobs], initial_job_idx=first)
         done = [_ended(result) for result in results]
         if stop.received is not None:
-            over = sum(isinstance(result, Path) for result in done)
+            over = sum(isinstance(end, Path) for end in done)
             line = f"{over} of {len(done)} runs are over, and the same command goes on with the others"
             raise RunFailed(say(f"{stopped_by(stop.received)}: {line}", 128 + stop.received))
         return done
 
 
-def _ended(result: JobReturn) -> Path | int:
-    """The folder of a job's run, or the exit code of one that failed."""
+def _ended(result: JobReturn) -> Path | RunFailed:
+    """The folder of a job's run, or how it failed."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # Hydra lists the job's overrides: the run has said its own
             return Path(result.return_value)
     except RunFailed as failure:
-        return failure.code
+        return failure
+
+
+def _codes(ends: Sequence[Path | RunFailed]) -> list[Path | int]:
+    return [end.code if isinstance(end, RunFailed) else end for end in ends]
+
+
+def _varied(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """What tells each job from the others: `optimizer=sgd seed=2`; all of it where there is one job alone."""
+    same = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set()
+    return [" ".join(word for word in job if word not in same) for job in jobs]
+
+
+def _told(failed: Sequence[tuple[str, RunFailed]]) -> str:
+    """Which failed and why, those of one reason together: `optimizer=sgd seed=0, optimizer=sgd seed=1 (its line)`."""
+    reasons: dict[str, list[str]] = {}
+    for name, end in failed:
+        reasons.setdefault(end.line, []).append(name)
+    more = {line: f" and {len(names) - 3} more" if len(names) > 3 else "" for line, names in reasons.items()}
+    return "; ".join(f"{', '.join(names[:3])}{more[line]} ({line})" for line, names in reasons.items())
+
+
+def _planned(runs: Sequence[Prepared]) -> str:
+    """`36 runs: 23 to train, 1 to go on with, 12 over`."""
+    over = sum(run.found.action == "skip" for run in runs)
+    begun = sum(run.found.action == "train" and _is_begun(run) for run in runs)
+    counts = ((len(runs) - over - begun, "to train"), (begun, "to go on with"), (over, "over"))
+    return f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(f'{count} {word}' for count, word in counts if count)}"
+
+
+def _stopped(runs: Sequence[Prepared]) -> str:
+    """`11 of 36 over, 1 saved, 24 to go`, as their folders have it."""
+    over = sum(records.is_over(run.info.directory) for run in runs)
+    begun = sum(not records.is_over(run.info.directory) and _is_begun(run) for run in runs)
+    return f"{over} of {len(runs)} over, {begun} saved, {len(runs) - over - begun} to go"
+
+
+def _is_begun(run: Prepared) -> bool:
+    return any((run.info.directory / "checkpoint").glob("*.pt"))
 
 
 class Grid(_Combinations):
@@ -118,21 +173,29 @@ class Grid(_Combinations):
         self.max_batch_size = max_batch_size
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run them all, at most `max_batch_size` at a time. Raises RunFailed where one failed, and has said why."""
+        """Check them all, then run them, at most `max_batch_size` at a time. Raises RunFailed where one failed."""
         jobs = self.combinations(arguments)
         size = len(jobs) if self.max_batch_size is None else self.max_batch_size
         if size < 1:
             raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be 1 or more, or null for all")
-        done: list[Path | int] = []
-        for start in range(0, len(jobs), size):
-            done += self.launch(jobs[start : start + size])
+        runs = self.prepared(jobs)
+        print(_planned(runs), flush=True)
+        done: list[Path | RunFailed] = []
+        try:
+            for start in range(0, len(jobs), size):
+                done += self.launch(jobs[start : start + size])
+        except (SystemExit, KeyboardInterrupt):
+            print(f"stopped: {_stopped(runs)}; the same command goes on", flush=True)
+            raise
+        failed = [(name, end) for name, end in zip(_varied(jobs), done, strict=True) if isinstance(end, RunFailed)]
+        if failed:
+            say(f"{len(failed)} of {len(jobs)} broke: {_told(failed)}", 1)
         from vrbench.report.study import print_study
 
-        for study in dict.fromkeys(result.parent for result in done if isinstance(result, Path)):
+        for study in dict.fromkeys(end.parent for end in done if isinstance(end, Path)):
             print_study(study)
-        for failed in done:
-            if isinstance(failed, int):
-                raise RunFailed(failed)
+        if failed:
+            raise RunFailed(max(end.code for _, end in failed))
 
 
 SPLIT = "task.data.split_seed"
@@ -142,25 +205,34 @@ class Tune(_Combinations):
     """Hydra sweeper: searches for each combination of what the command line sweeps. conf/hydra/sweeper/search.yaml"""
 
     def __init__(
-        self, params: dict[str, str] | None, trial: None, replicates: int, vary_split: bool, **settings: Any
+        self,
+        params: dict[str, str] | None,
+        trial: None,
+        replicates: int,
+        vary_split: bool,
+        check: bool,
+        **settings: Any,
     ) -> None:
         super().__init__(params)
+        self.check = check
         self.replicates = replicates
         self.vary_split = vary_split
         self.settings = settings
 
     def sweep(self, arguments: list[str]) -> None:
-        """Spend every search's budget. Raises RunFailed where a config is wrong or a run broke."""
+        """Check every search, then spend the budget of each. Raises ConfigError; RunFailed where a run broke."""
         if self.replicates < 1:
             raise ConfigError(f"hydra.sweeper.replicates={self.replicates}: must be 1 or more")
         combinations = self.combinations(arguments)
-        codes = [
-            self._search(overrides, replicate) for replicate in range(self.replicates) for overrides in combinations
-        ]
+        searches = [self._search(words, replicate) for replicate in range(self.replicates) for words in combinations]
+        if self.check:
+            return
+        codes = [spend() for spend in searches]
         if any(codes):
             raise RunFailed(max(codes))
 
-    def _search(self, overrides: list[str], replicate: int) -> int:
+    def _search(self, overrides: list[str], replicate: int) -> Callable[[], int]:
+        """A search that was checked, as the function that spends its budget. Raises ConfigError for a wrong one."""
         try:
             from vrbench.tuning import search
         except ImportError as error:
@@ -203,9 +275,14 @@ class Tune(_Combinations):
 
         study = Path(config["results_dir"]) / config["study"]
         here = [f"study={config['study']}/tune", "trainer.evaluate_test=false"]
-        with errors_at("hydra.sweeper"):
-            trials = search.Search(study, choices, settings, config, base, follows, others)
-            return trials.spend(lambda jobs: self.launch([[*overrides, *here, *job] for job in jobs]))
+        self.prepared([[*overrides, *here, *(f"{group}={names[0]}" for group, names in groups.items())]])
+
+        def spend() -> int:
+            with errors_at("hydra.sweeper"):
+                trials = search.Search(study, choices, settings, config, base, follows, others)
+                return trials.spend(lambda jobs: _codes(self.launch([[*overrides, *here, *job] for job in jobs])))
+
+        return spend
 
 
 class Confirm(_Combinations):
@@ -242,10 +319,11 @@ class Confirm(_Combinations):
             own = dict(zip(seeds, confirmation.spaced(seeds, best.replicate), strict=True))
             here = [study, f"hydra.sweeper.tuned={literal(str(best.folder))}"]
             jobs += [[*best.overrides, *_with_seed(job, own), *here] for job in combinations]
+        self.prepared(jobs)
         results = self.launch(jobs)
         for folder in dict.fromkeys(result.parent for result in results if isinstance(result, Path)):
             print_study(folder)
-        if failed := [result for result in results if isinstance(result, int)]:
+        if failed := [end.code for end in results if isinstance(end, RunFailed)]:
             raise RunFailed(max(failed))
 
 

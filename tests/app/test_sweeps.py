@@ -1,0 +1,98 @@
+"""A multirun: all is checked before the first run, what will be done is said, and what broke once it is over."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from own_rule import stop_at
+
+from vrbench.app import study
+from vrbench.app.sweepers import RunFailed
+from vrbench.runs.records import find_runs
+
+Call = Callable[..., int]
+SHORT = ("logger=none", "trainer.max_steps=10", "trainer.eval_every=5", "trainer.log_every=5", "trainer.threads=1")
+WRONG = [
+    ("optimizer=adamw,nope", "optimizer=nope: no such choice"),
+    ("trainer.max_steps=10,ten", "trainer.max_steps"),
+    ("optimizer.lr=0.1,-1", "optimizer.lr=-1"),
+    ("study=a,../b", "study"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "says"), WRONG)
+def test_a_wrong_combination_is_refused_before_the_first_run(
+    wrong: str, says: str, vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert vrbench("-m", *SHORT, wrong) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert says in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", ["optimizer=adamw,nope", "optimizer=adamw optimizer.lr=-1 hydra.sweeper.space.x=1"])
+def test_a_wrong_search_is_refused_before_the_first_trial(
+    wrong: str, vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert vrbench("-m", "sweep=tune", "hydra.sweeper.n_trials=1", *SHORT, *wrong.split()) == 2
+    assert len(capfd.readouterr().err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_is_checked_before_it_is_registered(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its second task is the wrong one."""
+    plan: dict[str, Any] = {
+        "study": "s", "tasks": ["digits", {"task": "hypergrid", "overrides": ["task.nothing=1"]}],
+        "optimizers": ["sgd"], "baseline": "adamw", "trials": 1,
+        "replicates": 1, "seeds": 1, "smallest_effect": "1%", "overrides": [*SHORT],
+    }  # fmt: skip
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    assert study.main([str(tmp_path / "plan.yaml"), "--go", "--results-dir", str(tmp_path / "runs")]) == 2
+    assert "task.nothing: no such key" in capfd.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_says_what_it_will_do_and_what_broke(
+    vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vrbench("optimizer=adamw", *SHORT) == 0
+    stop_at(7, vrbench, monkeypatch, "optimizer=sgd", *SHORT)
+    capfd.readouterr()
+    assert vrbench("-m", "optimizer=adamw,sgd", "model.hidden=[128,128],[0]", *SHORT) == 2
+    said = capfd.readouterr()
+    assert said.out.startswith("4 runs: 2 to train, 1 to go on with, 1 over\n")
+    broke = "optimizer=adamw model.hidden=[0], optimizer=sgd model.hidden=[0] (model.hidden=[0]: "
+    assert said.err.strip().splitlines()[-1].startswith(f"vrbench: 2 of 4 broke: {broke}")
+    assert "study default" in said.out
+    assert {run.status for run in find_runs(tmp_path)} == {"finished"}
+    assert not list(tmp_path.rglob("multirun.yaml"))
+
+
+def test_a_stopped_sweep_says_how_far_it_came(tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1,2", *SHORT[:1], "trainer.epochs=100000", f"results_dir={tmp_path}"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vrbench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while child.poll() is None and not list(tmp_path.glob("*/*/metrics.jsonl")):
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == 128 + signal.SIGINT
+    assert out.splitlines() == [
+        "3 runs: 3 to train",
+        "stopped: 0 of 3 over, 1 saved, 2 to go; the same command goes on",
+    ]
+
+
+def test_a_failure_comes_whole_from_another_process() -> None:
+    there: RunFailed = pickle.loads(pickle.dumps(RunFailed(2, "optimizer.lr=-1: must be …")))
+    assert (there.code, there.line) == (2, "optimizer.lr=-1: must be …")
