@@ -86,8 +86,8 @@ def test_a_run_that_fails_on_ray_ends_as_it_does_here(
     if not installed("ray"):
         pytest.skip("ray is not installed")
     options = ("hydra/launcher=ray", *LAUNCHERS["ray"][1])
-    assert vrbench("-m", "optimizer.lr=-1,0.001", *NINE[3:], *options) == 2
-    assert "optimizer.lr=-1: must be a finite number, 0 or more" in capfd.readouterr().err
+    assert vrbench("-m", "model.hidden=[0],[8]", *NINE[3:], *options) == 2
+    assert "vrbench: 1 of 2 broke: model.hidden=[0] (model.hidden=[0]: give a list" in capfd.readouterr().err
     assert len(numbers(tmp_path)) == 1
 
 
