@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,6 +92,43 @@ def test_a_stopped_sweep_says_how_far_it_came(tmp_path: Path) -> None:
         "3 runs: 3 to train",
         "stopped: 0 of 3 over, 1 saved, 2 to go; the same command goes on",
     ]
+
+
+def test_the_commands_that_are_offered_next_run_as_they_stand(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an optimizer of a config folder of one's own, and a blank in the place of results."""
+    (tmp_path / "my conf/optimizer").mkdir(parents=True)
+    (tmp_path / "my conf/optimizer/mine.yaml").write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.01\n")
+    where = [f"--config-dir={tmp_path / 'my conf'}", f"results_dir={tmp_path / 'my runs'}"]
+    search = ["vrbench", "-m", *where, "sweep=tune", "optimizer=mine,adamw", "hydra.sweeper.n_trials=1", *SHORT]
+    said = ended(monkeypatch, capfd, search)
+    confirm = offered("confirm on fresh seeds: ", said)
+    said = ended(monkeypatch, capfd, [*confirm, "seed=2000,2001", *SHORT[:1]])
+    ended(monkeypatch, capfd, offered("a page of it: ", said))
+    assert (tmp_path / "my runs/default/report/report.html").exists()
+    assert "mine" in ended(monkeypatch, capfd, offered("a verdict: ", said))
+
+
+def offered(what: str, said: str) -> list[str]:
+    """The words of the one command that was offered so."""
+    (line,) = [line for line in said.splitlines() if line.startswith(what)]
+    return shlex.split(line.removeprefix(what))
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """Run a command in this process and return what it printed; it has to end well."""
+    from vrbench.app.main import main
+
+    monkeypatch.setattr(sys, "argv", words)
+    code = None
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    said = capfd.readouterr()
+    assert not code, said.err
+    return said.out
 
 
 def test_a_failure_comes_whole_from_another_process() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import secrets
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -75,6 +76,13 @@ class _Combinations(Sweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+
+    def repeated(self, arguments: Sequence[str]) -> list[str]:
+        """The words of this command that the next one needs too: the user's config folders, where results lie."""
+        assert self.config is not None
+        sources = self.config.hydra.runtime.config_sources
+        folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+        return [*folders, *(word for word in arguments if word.startswith("results_dir="))]
 
     def prepared(self, jobs: Sequence[Sequence[str]]) -> list[Prepared]:
         """The run of every job, composed and checked before the first one starts. Raises what a wrong choice does."""
@@ -230,6 +238,9 @@ class Tune(_Combinations):
         codes = [spend() for spend in searches]
         if any(codes):
             raise RunFailed(max(codes))
+        for study in dict.fromkeys(plain(self.compose(words))["study"] for words in combinations):
+            words = ["-m", *self.repeated(arguments), "experiment=confirm", f"study={study}"]
+            print(f"confirm on fresh seeds: vrbench {shlex.join(words)}")
 
     def _search(self, overrides: list[str], replicate: int) -> Callable[[], int]:
         """A search that was checked, as the function that spends its budget. Raises ConfigError for a wrong one."""
@@ -323,6 +334,11 @@ class Confirm(_Combinations):
         results = self.launch(jobs)
         for folder in dict.fromkeys(result.parent for result in results if isinstance(result, Path)):
             print_study(folder)
+            page = folder.parent / "report" / "report.html"
+            print(f"a page of it: vrbench report {shlex.join(['html', str(folder), '-o', str(page)])}")
+            rivals = list(dict.fromkeys(best.summary["choices"]["optimizer"] for best in found))
+            if len(rivals) > 1:
+                print(f"a verdict: vrbench report {shlex.join(['compare', *rivals[:2], str(folder)])}")
         if failed := [end.code for end in results if isinstance(end, RunFailed)]:
             raise RunFailed(max(failed))
 

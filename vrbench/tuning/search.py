@@ -112,7 +112,6 @@ class Search:
         arm = identify(config, follows_seed=follows_seed).arm
         self.name = "-".join([*parts, fingerprint(settings, arm)])
         self.study = study
-        self.title = config["study"]
         self.choices = dict(choices)
         self.base = base
         self.settings = settings
@@ -346,7 +345,7 @@ class Search:
             print(f"  {place}. trial {trial.number}: {_numbers(trial.user_attrs['metrics'])}  {params}")
         for edge in summary["edges"]:
             print(f"  warning: {edge}")
-        print(f"  → {best}\n  confirm on fresh seeds: vrbench -m experiment=confirm study={self.title}")
+        print(f"  → {best}")
 
     def _summary(self) -> dict[str, Any]:
         """The settings, every trial, the best one and the edges that it lies on, as plain values."""
