@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from vrbench.app import command_line
 from vrbench.app.launchers import RayLauncher
 from vrbench.app.refusals import ConfigError, explain, one_line, say
 from vrbench.app.run import run
@@ -58,7 +59,7 @@ def main() -> None:
     Plugins.instance().class_name_to_class |= {f"{PLUGINS}.{plugin.__name__}": plugin for plugin in plugins}
     store = ConfigStore.instance()
     store.repo = _Kept(store.repo)
-    _check_options()
+    sys.argv[1:] = command_line.read(sys.argv[1:])
     command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
     try:
         with _errors_raised():
@@ -71,7 +72,8 @@ def main() -> None:
     except Exception as error:  # of Hydra, OmegaConf, YAML or the system, on the way to a config
         if TRACEBACKS in os.environ:
             raise
-        sys.exit(say(explain(error) or type(error).__name__, _code(error)))
+        wrong = command_line.fault(sys.argv[1:]) if isinstance(error, HydraException) else ""
+        sys.exit(say(wrong or explain(error) or type(error).__name__, _code(error)))
 
 
 class _Kept(dict[str, Any]):
@@ -79,13 +81,6 @@ class _Kept(dict[str, Any]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Kept:
         return self
-
-
-def _check_options() -> None:
-    """Read Hydra's options before Hydra does: it would say in several lines what is wrong with them."""
-    parser = get_args_parser()
-    parser.error = lambda message: sys.exit(say(f"{message} (--help lists the options)", WRONG_CONFIG))  # type: ignore
-    parser.parse_args()
 
 
 @contextlib.contextmanager

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hydra.errors import ConfigCompositionException, InstantiationException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 from pydantic import ValidationError
 
 from vrbench.runs.redact import hide
 
 Settings = TypeVar("Settings")
+
+OTHER_NAMES = {"learning_rate": "lr", "wd": "weight_decay", "steps": "max_steps", "num_epochs": "epochs"}
+"""What other tools call some of our keys."""
 
 
 class ConfigError(Exception):
@@ -75,8 +78,23 @@ def explain(error: Exception) -> str:
         parent = cause.parent_node
         siblings = [str(name) for name in parent if name != "hydra"] if isinstance(parent, DictConfig) else []
         key = cause.full_key or str(cause.key)
-        return f"{key}: no such key; {offer(str(cause.key), siblings, key.rpartition('.')[0] or 'the config')}"
+        above = key.rpartition(".")[0]
+        if meant := _meant(str(cause.key), above, parent):
+            return f"{key}: no such key; did you mean {' or '.join(meant)}?"
+        return f"{key}: no such key; {offer(str(cause.key), siblings, above or 'the config')}"
     return one_line(text)
+
+
+def _meant(key: str, above: str, parent: Any) -> list[str]:
+    """The keys that somebody may mean who gives one that there is not: `lr` is `optimizer.lr`."""
+    there = OmegaConf.to_container(parent, resolve=False) if isinstance(parent, DictConfig) else {}
+    assert isinstance(there, dict)
+    names = {key, OTHER_NAMES.get(key, key)}
+    if here := [f"{above}.{name}".lstrip(".") for name in sorted(names) if name in there]:
+        return here
+    groups = {} if above else {str(group): node for group, node in there.items() if isinstance(node, dict)}
+    groups.pop("hydra", None)
+    return [f"{group}.{name}" for group, node in groups.items() for name in sorted(names) if name in node]
 
 
 def offer(wrong: str, options: list[str], where: str) -> str:

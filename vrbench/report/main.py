@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+import vrbench
 from vrbench.report.arms import Arm, collect
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ INTERVALS = ("bootstrap-t", "bca", "t")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(vrbench.__version__, prog_name="vrbench-report", message="%(prog)s %(version)s")
 def cli() -> None:
     """Read run folders, studies or whole results roots, and say what they show."""
 
