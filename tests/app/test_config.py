@@ -96,7 +96,7 @@ def test_a_task_names_its_model_and_its_length(task: str) -> None:
         ),
         ("hydra.mode=MULTIRUN hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0: must be 1 or more"),
         ("hydra.job.nam=x", "hydra.job.nam: no such key; did you mean name?"),
-        ("trainer.epochs==", "Error parsing override 'trainer.epochs=='"),
+        ("trainer.epochs==", "trainer.epochs==: cannot be read: quote the value"),
     ],
 )
 def test_bad_input_is_one_line(

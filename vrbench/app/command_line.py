@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
@@ -22,9 +23,7 @@ def read(words: Sequence[str]) -> list[str]:
     Ends the process for `--version`, and with one line for options that there are not.
     """
     if "--version" in words:
-        import vrbench
-
-        print(f"vrbench {vrbench.__version__}")
+        print(f"vrbench {version('vrbench')}")
         sys.exit(0)
     parser = get_args_parser()
     parser.error = lambda message: sys.exit(say(f"{message} (--help lists the options)", WRONG))  # type: ignore

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-import vrbench
 from vrbench.report.arms import Arm, collect
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ INTERVALS = ("bootstrap-t", "bca", "t")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
-@click.version_option(vrbench.__version__, prog_name="vrbench-report", message="%(prog)s %(version)s")
+@click.version_option(package_name="vrbench", prog_name="vrbench-report", message="%(prog)s %(version)s")
 def cli() -> None:
     """Read run folders, studies or whole results roots, and say what they show."""
 
