@@ -107,6 +107,23 @@ def test_numbers_are_read_as_yaml_reads_them(text: str) -> None:
         assert repr(index._parsed(block)) == repr(yaml.safe_load(block))
 
 
+def test_the_command_lists_what_is_selected(
+    vrbench: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vrbench("study=one", *QUICK) == 0
+    capsys.readouterr()
+    assert index.main([str(tmp_path), "optimizer=vradam", "status=finished"]) == 0
+    assert capsys.readouterr().out.split() == [str(run.directory) for run in find_runs(tmp_path)]
+    assert index.main([str(tmp_path), "optimizer=sgd"]) == 0
+    assert index.main([str(tmp_path / "nowhere")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    with pytest.raises(SystemExit) as end:
+        index.main(["--help"])
+    assert not end.value.code
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak memory from /proc")
 def test_ten_thousand_runs_in_500_mb(vrbench: Callable[..., int], tmp_path: Path) -> None:

@@ -38,7 +38,13 @@ CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / 
 TRACEBACKS = "VRBENCH_TRACEBACKS"
 """Variable that asks, in this process and those of its jobs, for the traceback of an error of the user too."""
 
-COMMANDS = {"list": "vrbench.app.listing", "study": "vrbench.app.study", "report": "vrbench.report.main"}
+COMMANDS = {
+    "list": "vrbench.app.listing",
+    "study": "vrbench.app.study",
+    "report": "vrbench.report.main",
+    "index": "vrbench.runs.index",
+    "wandb": "vrbench.app.wandb_commands",
+}
 """First words that are no override of a run's config, with the module whose `main` answers them."""
 
 WRONG_CONFIG = 2

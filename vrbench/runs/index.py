@@ -4,18 +4,19 @@ The run folders stay the truth. A row is taken from the index while its run's ma
 sizes that they had when it was written; other rows are read anew, rows of vanished folders are dropped, and an index
 that is missing, torn or of another version is made afresh.
 
-    python -m vrbench.runs.index results/runs optimizer=vradam status=finished
+    vrbench index results/runs optimizer=vradam status=finished
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import itertools
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -193,16 +194,23 @@ def _save(path: Path, rows: Iterable[Row]) -> None:
         )
 
 
-def main(arguments: list[str]) -> None:
-    """Print the directories of the runs below the first argument that the others, `key=value`, select."""
-    root, *pairs = arguments
-    wanted = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
-    for row in select(read_index(Path(root)), wanted):
-        print(Path(root) / row["directory"])
-
-
-if __name__ == "__main__":
+def main(words: Sequence[str]) -> int:
+    """Answer `vrbench index` with these words after it: the folders of the runs that they select; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="vrbench index", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", nargs="?", type=Path, default=Path("results/runs"), help="default: results/runs")
+    parser.add_argument("wanted", nargs="*", metavar="key=value", help="a config key, a choice, a metric or the status")
+    options = parser.parse_args(words)
     try:
-        main(sys.argv[1:] or ["results/runs"])
-    except (ValueError, OSError) as error:
-        sys.exit(f"vrbench: {error}")
+        wanted = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in options.wanted)}
+        for row in select(read_index(options.root), wanted):
+            print(options.root / row["directory"])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        print(f"vrbench: index: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0

@@ -17,13 +17,9 @@ from conftest import QUICK, ROOT
 from fake_wandb import info
 from own_rule import stop_at
 
+from vrbench.loggers import rebuild, workspace
 from vrbench.loggers.wandb import WandB
 from vrbench.runs.records import find_runs
-
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import rebuild_wandb
-import wandb_workspace
 
 Call = Callable[..., int]
 BLOCK = 2**15
@@ -114,7 +110,7 @@ def test_a_rebuilt_run_holds_every_row_picture_and_number(
     stale = run.directory / "wandb" / "offline-run-old"
     stale.mkdir(parents=True)
 
-    rebuild_wandb.main([str(tmp_path), "--project", "other"])
+    rebuild.main([str(tmp_path), "--project", "other"])
     said = capsys.readouterr()
     assert f"{unfinished}: unfinished, left out" in said.err
     (folder,) = run.directory.glob("wandb/offline-run-*")
@@ -138,22 +134,22 @@ def test_a_rebuilt_run_holds_every_row_picture_and_number(
     assert {item.key for item in header.config.update} >= {"arm", "label", "optimizer", "lr", "config", "seed"}
 
     # the dashboard shows keys that runs have
-    shown = {key for plots in wandb_workspace.LINES.values() for _, keys, _ in plots for key in keys}
+    shown = {key for plots in workspace.LINES.values() for _, keys, _ in plots for key in keys}
     elsewhere = {"val/perplexity", "val/l1"}  # language models, GFlowNets
     assert shown - elsewhere <= {key for row in recorded for key in row}
 
 
 def test_the_dashboard_is_what_wandb_workspaces_takes(capsys: pytest.CaptureFixture[str]) -> None:
     workspaces = pytest.importorskip("wandb_workspaces.workspaces", reason="pip install 'vrbench[workspace]'")
-    made = wandb_workspace.workspace("me", "p", "n")
+    made = workspace.workspace("me", "p", "n")
     read = workspaces.Workspace._from_model(made._to_model())
-    assert [section.name for section in read.sections] == [*wandb_workspace.LINES, wandb_workspace.PICTURES]
+    assert [section.name for section in read.sections] == [*workspace.LINES, workspace.PICTURES]
     for section in read.sections[:-1]:
         plots = [(plot.title, tuple(line.name for line in plot.y), plot.log_y) for plot in section.panels]
-        assert plots == list(wandb_workspace.LINES[section.name])
+        assert plots == list(workspace.LINES[section.name])
         assert {(plot.x.name, plot.groupby.name) for plot in section.panels} == {("step", "arm")}
     assert read.sections[-1].panels[0].media_keys == ["samples"]
-    wandb_workspace.main([])
+    workspace.main([])
     assert "sharpness / threshold: eos/ratio" in capsys.readouterr().out
 
 
@@ -162,8 +158,8 @@ def test_a_dashboard_without_a_key_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("wandb_workspaces", reason="pip install 'vrbench[workspace]'")
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_API_KEY"}
     environment |= {"NETRC": str(tmp_path / "none"), "HOME": str(tmp_path)}
-    command = [sys.executable, "scripts/wandb_workspace.py", "--entity", "me", "--save"]
+    command = [sys.executable, "-m", "vrbench", "wandb", "workspace", "--entity", "me", "--save"]
     said = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert said.returncode == 1
+    assert said.returncode == 2
     (line,) = said.stderr.splitlines()
-    assert line.startswith("vrbench: not saved: No API key configured")
+    assert line.startswith("vrbench: wandb workspace: not saved: No API key configured")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,10 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from vrbench.app import wandb_commands, wandb_sweeps
 from vrbench.app.refusals import ConfigError
 
 pytest.importorskip("optuna", reason="searches need Optuna (pip install 'vrbench[search]')")
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import wandb_sweeps
-
 BY_LOSS = ["hydra.sweeper.metric=val/loss", "hydra.sweeper.direction=min"]
 
 
@@ -111,3 +107,12 @@ def test_a_choice_of_schedules_is_a_parameter() -> None:
 def test_what_wandb_cannot_search_is_refused(overrides: list[str], says: str) -> None:
     with pytest.raises(ValueError, match=f"^{says}"):
         wandb_sweeps.sweep(overrides)
+
+
+def test_the_command_is_of_one_piece(capsys: pytest.CaptureFixture[str]) -> None:
+    assert wandb_commands.main([]) == 0
+    assert "vrbench wandb sweep" in capsys.readouterr().out
+    assert wandb_commands.main(["sweep", "sweep=tune", "task=digits", "optimizer=nope"]) == 2
+    assert capsys.readouterr().err.startswith("vrbench: wandb sweep: optimizer=nope: no such choice")
+    assert wandb_commands.main(["swep"]) == 2
+    assert capsys.readouterr().err == "vrbench: wandb swep: no such command; there are rebuild, workspace, sweep\n"

@@ -1,8 +1,8 @@
 """Write a search as a W&B sweep: the same ranges, ranked by the same metric, run by `wandb agent`.
 
-    python scripts/wandb_sweeps.py sweep=paper_images task=cifar10 optimizer=vradam > sweep.yaml
+    vrbench wandb sweep sweep=paper_images task=cifar10 optimizer=vradam > sweep.yaml
     wandb sweep sweep.yaml && wandb agent <entity>/<project>/<sweep id>
-    python scripts/wandb_sweeps.py --paper sweeps      # the paper's: five optimizers on four tasks, one file each
+    vrbench wandb sweep --paper sweeps      # the paper's: five optimizers on four tasks, one file each
 
 The arguments are those of `vrbench -m`; all but the search's own become part of the agent's command. W&B needs the
 metric by name: for sweep=tune give hydra.sweeper.metric=val/loss hydra.sweeper.direction=min.
@@ -11,7 +11,6 @@ metric by name: for sweep=tune give hydra.sweeper.metric=val/loss hydra.sweeper.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,10 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from vrbench.app.config import refuse_chosen, search_space, searched_groups
 from vrbench.app.main import CONF
-from vrbench.app.refusals import ConfigError, explain
 from vrbench.runs.records import write_whole
 from vrbench.tuning.confirmation import flat_space
 
@@ -95,12 +91,15 @@ def parameter(leaf: Any) -> dict[str, Any]:
     return {"distribution": kind, "min": leaf["low"], "max": leaf["high"]}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str]) -> None:
+    """Print a sweep, or write the paper's. Raises as `sweep` does; ConfigError and Hydra's errors for wrong words."""
+    parser = argparse.ArgumentParser(
+        prog="vrbench wandb sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("overrides", nargs="*", help="as for vrbench -m: sweep=tune task=… optimizer=…")
     parser.add_argument("--config-dir", type=Path, help="your own conf/, as for vrbench")
     parser.add_argument("--paper", type=Path, metavar="FOLDER", help="write the paper's sweeps there")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     if options.paper is None:
         print(yaml.safe_dump(sweep(options.overrides, options.config_dir), sort_keys=False), end="")
         return
@@ -113,10 +112,3 @@ def main(arguments: list[str] | None = None) -> None:
             path = options.paper / f"{task}_{optimizer}.yaml"
             write_whole(path, lambda file, text=text: file.write(text))  # type: ignore[misc]
             print(path)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"wandb_sweeps: {explain(error)}")

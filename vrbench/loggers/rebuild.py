@@ -1,7 +1,7 @@
 """Rebuild the W&B runs of run folders from their records: metrics.jsonl, pictures, summary.json.
 
-    python scripts/rebuild_wandb.py results/runs/mine            # offline runs, and the command that uploads them
-    python scripts/rebuild_wandb.py results/runs/mine --project other --entity team
+    vrbench wandb rebuild results/runs/mine            # offline runs, and the command that uploads them
+    vrbench wandb rebuild results/runs/mine --project other --entity team
 
 For runs that were made without W&B, whose offline folder was lost, or that are to go to another project. A run's old
 offline folder is replaced. Unfinished runs are left out: going on with one rewrites its W&B run by itself.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,15 @@ def rebuild(run: records.Run, project: str | None, entity: str | None) -> Path:
     return folder
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str]) -> None:
+    """Rebuild the runs below a folder and say how to upload them. Raises as `rebuild` does."""
+    parser = argparse.ArgumentParser(
+        prog="vrbench wandb rebuild", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("root", type=Path, help="a run folder, or a folder of them")
     parser.add_argument("--project", help="W&B project; default: the one in the run's config, else vrbench")
     parser.add_argument("--entity", help="W&B user or team; default: likewise")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     rebuilt = []
     for run in records.find_runs(options.root):
         if run.summary is None:
@@ -56,10 +60,3 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{len(rebuilt)} runs rebuilt; to upload them:")
     for folder in rebuilt:
         print(f"  wandb sync {folder}")
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"vrbench: {error}")

@@ -1,7 +1,7 @@
 """Lay out a W&B dashboard for vrbench's runs: curves, effective rate, edge of stability, samples, cost.
 
-    python scripts/wandb_workspace.py                              # prints the layout; needs no account
-    python scripts/wandb_workspace.py --entity me --project vrbench --save
+    vrbench wandb workspace                              # prints the layout; needs no account
+    vrbench wandb workspace --entity me --project vrbench --save
 
 Curves are means over the seeds of a configuration, with the standard deviation. Needs wandb-workspaces:
 pip install 'vrbench[workspace]'.
@@ -10,7 +10,7 @@ pip install 'vrbench[workspace]'.
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -74,20 +74,22 @@ def workspace(entity: str, project: str, name: str) -> Workspace:
     return Workspace(entity=entity, project=project, name=name, sections=sections, settings=settings)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the layout, or save it. Ends in one line where there is no package, no key or no server."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(words: Sequence[str]) -> None:
+    """Print the layout, or save it. Raises ValueError where there is no package, no key or no server."""
+    parser = argparse.ArgumentParser(
+        prog="vrbench wandb workspace", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--entity", help="W&B user or team; needed to save")
     parser.add_argument("--project", default="vrbench")
     parser.add_argument("--name", default="vrbench", help="of the dashboard")
     parser.add_argument("--save", action="store_true", help="send it to W&B (needs a key)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     if options.save and options.entity is None:
         parser.error("--save needs --entity, the user or team that the project belongs to")
     try:
         made = workspace(options.entity or "nobody", options.project, options.name)
     except ImportError as error:
-        sys.exit(f"vrbench: the layout needs wandb-workspaces: pip install 'vrbench[workspace]' ({error})")
+        raise ValueError(f"needs wandb-workspaces: pip install 'vrbench[workspace]' ({error})") from error
     if options.save:
         save(made)
         return
@@ -98,15 +100,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def save(made: Workspace) -> None:
-    """Send the dashboard to W&B, which prints its address."""
-    from wandb.errors import Error
-
+    """Send the dashboard to W&B, which prints its address. Raises ValueError with W&B's first line where it fails."""
     try:
         made.save()
-    except (Error, OSError, ValueError) as error:
+    except Exception as error:  # W&B has errors of its own, its requests others
         reason = str(error).strip().splitlines()
-        sys.exit(f"vrbench: not saved: {reason[0] if reason else type(error).__name__}")
-
-
-if __name__ == "__main__":
-    main()
+        raise ValueError(f"not saved: {reason[0] if reason else type(error).__name__}") from error
