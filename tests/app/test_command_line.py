@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vrbench.app import command_line
-from vrbench.app.main import main
+from vrbench.app.main import COMMANDS, main
 
 SHORT = ("logger=none", "trainer.max_steps=2", "trainer.eval_every=2", "trainer.threads=1")
 SAID = [
@@ -58,6 +58,12 @@ def test_the_home_folder_is_where_results_go(monkeypatch: pytest.MonkeyPatch, tm
         f"results_dir='{tmp_path / 'my home'}/runs'",
         "seed=1",
     ]
+
+
+def test_help_names_every_other_command(vrbench: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+    assert vrbench("--help") == 0
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("Beside runs: ")]
+    assert line.partition(",")[0] == f"Beside runs: vrbench {' | '.join(COMMANDS)}"
 
 
 @pytest.mark.parametrize("command", [["vrbench"], ["vrbench", "report"]])
