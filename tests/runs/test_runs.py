@@ -108,8 +108,8 @@ def test_divergence_is_a_result(vrbench: Call, tmp_path: Path, capfd: pytest.Cap
 
 
 def test_one_bad_run_does_not_stop_the_sweep(vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert vrbench("-m", "optimizer.lr=-1,0.001", *QUICK) == 2
-    assert "optimizer.lr=-1" in capfd.readouterr().err
+    assert vrbench("-m", "model.hidden=[0],[8]", *QUICK) == 2
+    assert "model.hidden=[0]: give a list" in capfd.readouterr().err
     assert [run.status for run in find_runs(tmp_path)] == ["finished"]
 
 

@@ -9,8 +9,9 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vrbench.app.config import follows_seed, plain, refuse_chosen, search_space, searched_groups, typed
 from vrbench.app.refusals import ConfigError, checked, errors_at, say
-from vrbench.app.run import Prepared, prepare
+from vrbench.app.run import prepare
 from vrbench.app.signals import STOP_FILE, StopJobs, start_resource_trackers, stopped_by
 from vrbench.runs import records
 
@@ -37,6 +38,24 @@ class RunFailed(Exception):
         super().__init__(code, line)
         self.code = code
         self.line = line
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is kept of a run that was checked: its config would be much to hold for thousands."""
+
+    directory: Path
+    action: Literal["train", "anew", "skip"]
+
+    @property
+    def over(self) -> bool:
+        """Whether its folder says that it is over."""
+        return records.is_over(self.directory)
+
+    @property
+    def saved(self) -> bool:
+        """Whether it can be gone on with."""
+        return not self.over and any((self.directory / "checkpoint").glob("*.pt"))
 
 
 class _Combinations(Sweeper):
@@ -84,18 +103,19 @@ class _Combinations(Sweeper):
         folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
         return [*folders, *(word for word in arguments if word.startswith("results_dir="))]
 
-    def prepared(self, jobs: Sequence[Sequence[str]]) -> list[Prepared]:
-        """The run of every job, composed and checked before the first one starts. Raises what a wrong choice does."""
-        return [self._prepared(job) for job in jobs]
+    def check(self, jobs: Sequence[Sequence[str]]) -> list[Checked]:
+        """Compose and check the run of every job before the first one starts. Raises what a wrong choice raises."""
+        return [self._check(job) for job in jobs]
 
-    def _prepared(self, job: Sequence[str]) -> Prepared:
+    def _check(self, job: Sequence[str]) -> Checked:
         composed, hydra = self.compose(job), HydraConfig.instance()
         before = hydra.cfg
         hydra.set_config(composed)
         try:
-            return prepare(composed)
+            run = prepare(composed)
         finally:
             hydra.cfg = before
+        return Checked(run.info.directory, run.found.action)
 
     def launch(self, jobs: list[list[str]]) -> list[Path | RunFailed]:
         """Run the jobs with the chosen launcher: the folder of each, or how it failed.
@@ -154,23 +174,18 @@ def _told(failed: Sequence[tuple[str, RunFailed]]) -> str:
     return "; ".join(f"{', '.join(names[:3])}{more[line]} ({line})" for line, names in reasons.items())
 
 
-def _planned(runs: Sequence[Prepared]) -> str:
+def _planned(runs: Sequence[Checked]) -> str:
     """`36 runs: 23 to train, 1 to go on with, 12 over`."""
-    over = sum(run.found.action == "skip" for run in runs)
-    begun = sum(run.found.action == "train" and _is_begun(run) for run in runs)
+    over = sum(run.action == "skip" for run in runs)
+    begun = sum(run.action == "train" and run.saved for run in runs)
     counts = ((len(runs) - over - begun, "to train"), (begun, "to go on with"), (over, "over"))
     return f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(f'{count} {word}' for count, word in counts if count)}"
 
 
-def _stopped(runs: Sequence[Prepared]) -> str:
+def _stopped(runs: Sequence[Checked]) -> str:
     """`11 of 36 over, 1 saved, 24 to go`, as their folders have it."""
-    over = sum(records.is_over(run.info.directory) for run in runs)
-    begun = sum(not records.is_over(run.info.directory) and _is_begun(run) for run in runs)
-    return f"{over} of {len(runs)} over, {begun} saved, {len(runs) - over - begun} to go"
-
-
-def _is_begun(run: Prepared) -> bool:
-    return any((run.info.directory / "checkpoint").glob("*.pt"))
+    over, saved = sum(run.over for run in runs), sum(run.saved for run in runs)
+    return f"{over} of {len(runs)} over, {saved} saved, {len(runs) - over - saved} to go"
 
 
 class Grid(_Combinations):
@@ -186,7 +201,7 @@ class Grid(_Combinations):
         size = len(jobs) if self.max_batch_size is None else self.max_batch_size
         if size < 1:
             raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be 1 or more, or null for all")
-        runs = self.prepared(jobs)
+        runs = self.check(jobs)
         print(_planned(runs), flush=True)
         done: list[Path | RunFailed] = []
         try:
@@ -222,7 +237,7 @@ class Tune(_Combinations):
         **settings: Any,
     ) -> None:
         super().__init__(params)
-        self.check = check
+        self.only_check = check
         self.replicates = replicates
         self.vary_split = vary_split
         self.settings = settings
@@ -233,7 +248,7 @@ class Tune(_Combinations):
             raise ConfigError(f"hydra.sweeper.replicates={self.replicates}: must be 1 or more")
         combinations = self.combinations(arguments)
         searches = [self._search(words, replicate) for replicate in range(self.replicates) for words in combinations]
-        if self.check:
+        if self.only_check:
             return
         codes = [spend() for spend in searches]
         if any(codes):
@@ -286,7 +301,7 @@ class Tune(_Combinations):
 
         study = Path(config["results_dir"]) / config["study"]
         here = [f"study={config['study']}/tune", "trainer.evaluate_test=false"]
-        self.prepared([[*overrides, *here, *(f"{group}={names[0]}" for group, names in groups.items())]])
+        self.check([[*overrides, *here, *(f"{group}={names[0]}" for group, names in groups.items())]])
 
         def spend() -> int:
             with errors_at("hydra.sweeper"):
@@ -330,7 +345,7 @@ class Confirm(_Combinations):
             own = dict(zip(seeds, confirmation.spaced(seeds, best.replicate), strict=True))
             here = [study, f"hydra.sweeper.tuned={literal(str(best.folder))}"]
             jobs += [[*best.overrides, *_with_seed(job, own), *here] for job in combinations]
-        self.prepared(jobs)
+        self.check(jobs)
         results = self.launch(jobs)
         for folder in dict.fromkeys(result.parent for result in results if isinstance(result, Path)):
             print_study(folder)
