@@ -58,8 +58,8 @@ def table4(scale: str, study: str) -> Iterator[Command]:
 def matched(study: str) -> Iterator[Command]:
     """Powers and forms of the gate, and AdamW, on images and text: rate and beta3 of each tuned with 12 trials.
 
-    beta3 is log-uniform over what can close the gate of each power as far: in one run of AdamW on each of these two tasks,
-    looked at seven times, the sum of |v|^k fell from k to k + 1 by a factor between 2.5 and 770.
+    beta3 is log-uniform over what can close the gate of each power as far: in one run of AdamW on each of these two
+    tasks, looked at seven times, the sum of |v|^k fell from k to k + 1 by a factor between 2.5 and 770.
     """
     rest = ["schedule=wsd", "schedule.warmup=0.05", "hydra.sweeper.n_trials=12", "logger=none", "trainer.threads=1"]
     gate = [
@@ -81,7 +81,7 @@ def matched(study: str) -> Iterator[Command]:
                 *task,
                 *gate,
                 form,
-                f"hydra.sweeper.space.optimizer.beta3={beta3}",
+                f"++hydra.sweeper.space.optimizer.beta3={beta3}",
             ]
         yield ["-m", "sweep=tune", f"study={study}", *task, *rest, "optimizer=adamw"]
     yield ["-m", "experiment=confirm", f"study={study}", "seed=range(2000,2006)", "logger=none", "trainer.threads=1"]

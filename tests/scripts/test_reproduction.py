@@ -58,9 +58,15 @@ def test_a_part_of_each_kind_runs_and_is_reported(
 def test_every_command_of_the_small_scale_composes(
     scripts: ModuleType, part: str, vrbench: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With what each sweeps put at its first value, and without what only its sweeper reads."""
+    """A search is checked as its sweeper does; of others, what each sweeps stands at its first value."""
     commands = list(scripts.PARTS[part]("small", f"paper_{part}"))
-    for words in commands[:-1] if part == "table4" else commands:  # the last one confirms what was tuned
+    if part == "table4":
+        *searches, confirm = commands
+        assert "experiment=confirm" in confirm
+        for words in (searches[0], searches[4], searches[6], searches[7], searches[-1]):
+            assert vrbench(*words, "hydra.sweeper.check=true") == 0, words
+        return
+    for words in commands:
         single = [word.partition(",")[0] if "=" in word and "[" not in word else word for word in words if word != "-m"]
         plain = [word for word in single if not word.startswith(("hydra.", "sweep="))]
         assert vrbench("--cfg", "job", *plain) == 0, words
