@@ -208,6 +208,15 @@ def kinds(processes: Processes, names: Iterable[str]) -> dict[str, Any]:
     return {name: trained(trainer(processes, name)) for name in names}
 
 
+def doubled(processes: Processes) -> dict[str, Any]:
+    """The same in double precision, where no kind of CPU rounds as much as is looked for."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        return kinds(processes, KINDS)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def broken(processes: Processes, names: Iterable[str]) -> dict[str, Any]:
     """A run of each kind that is broken off at step 7, and another that goes on from there."""
     found = {}
@@ -260,6 +269,7 @@ def main() -> None:
     sharing = Processes(processes.rank, processes.size)
     found = {
         "kinds": kinds(processes, KINDS),
+        "double": doubled(processes),
         "broken": broken(processes, resumed.split(",")),
         "uneven": uneven(processes),
         "sharded": sharded(sharing, to_shard.split(","), torch.load(f"{folder}/left.pt", weights_only=False)),
