@@ -22,6 +22,7 @@ SAID = [
     *((f"task.name={value}", f"task.name={value}: cannot be read: quote the value, for the shell too: \"task.name='")
       for value in ("a=b", "[a", "a#b", "~/a", "mÿ", "(a", "a b[")),
     ("nothing", "nothing: cannot be read"),
+    ("experiment=paper/fig2 task=digits optimizer=sgd,nope", "optimizer=nope: no such choice"),  # a multirun
 ]  # fmt: skip
 
 
@@ -29,7 +30,7 @@ SAID = [
 def test_a_wrong_word_is_one_line_with_the_way_out(
     word: str, says: str, vrbench: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert vrbench(word, *SHORT) == 2
+    assert vrbench(*(word.split() if "experiment" in word else [word]), *SHORT) == 2
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert line.startswith(f"vrbench: {says}")
     assert not list(tmp_path.iterdir())

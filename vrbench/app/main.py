@@ -16,7 +16,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -78,7 +78,9 @@ def main() -> None:
     except Exception as error:  # of Hydra, OmegaConf, YAML or the system, on the way to a config
         if TRACEBACKS in os.environ:
             raise
-        wrong = command_line.fault(sys.argv[1:]) if isinstance(error, HydraException) else ""
+        of_a_name = isinstance(error, MissingConfigException) or isinstance(error.__cause__, OmegaConfBaseException)
+        unread = isinstance(error, HydraException) and not of_a_name
+        wrong = command_line.fault(sys.argv[1:]) if unread else ""
         sys.exit(say(wrong or explain(error) or type(error).__name__, _code(error)))
 
 
