@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from .rule import require
+from .rule import require, take_state
 
 
 class ActiveLR(Optimizer):
@@ -59,6 +59,7 @@ class ActiveLR(Optimizer):
         """Take back what `state_dict` gave: gains stand in the state beside what the base optimizer keeps there."""
         self.base.load_state_dict(state_dict)
         self.param_groups, self.state = self.base.param_groups, self.base.state
+        take_state(self, ())
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -71,7 +71,7 @@ class Dion(Rule):
             return
         matrix = grad.reshape(len(grad), -1)
         matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
-        if "momentum_buffer" not in state:
+        if "right" not in state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
             state["right"] = start(matrix, group["rank_fraction"])
         momentum, right = state["momentum_buffer"].to(matrix.dtype), state["right"].to(matrix.dtype)

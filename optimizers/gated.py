@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
 from .gate import gate, gated_rate
+from .rule import take_state
 
 GATE_ON = ("velocity", "gradient")
 GATE_SCOPES = ("global", "group", "tensor")
@@ -92,12 +93,8 @@ class GatedOptimizer(Optimizer):
             ValueError: the state of a parameter lacks what this optimizer keeps; it is another optimizer's.
         """
         super().__setstate__(state)
-        for own in self.state.values():
-            if own and (missing := [name for name in self.state_names if name not in own]):
-                raise ValueError(f"state: lacks {', '.join(missing)}, which {type(self).__name__} keeps")
+        take_state(self, self.state_names)
         for group in self.param_groups:
-            for name, value in self.defaults.items():
-                group.setdefault(name, value)
             if group["params"] and any(name not in group for name in REPORTS):
                 _report_open(group)
 

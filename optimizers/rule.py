@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +29,11 @@ class Rule(Optimizer):
         """Add parameters with settings of their own; errors as in the constructor."""
         self.check({**self.defaults, **param_group})
         super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state of before, or of a related optimizer; errors as in `take_state`."""
+        super().__setstate__(state)
+        take_state(self, ("step", *self.state_names))
 
     def check(self, group: dict[str, Any]) -> None:
         """Refuse hyperparameters out of range. Subclasses add their own and call this one."""
@@ -70,6 +75,20 @@ class Rule(Optimizer):
                     state["step"] = 0
                     state.update({name: torch.zeros_like(param) for name in self.state_names})
                 yield group, param, -param.grad if group["maximize"] else param.grad.detach(), state
+
+
+def take_state(optimizer: Optimizer, names: Sequence[str]) -> None:
+    """Make a state that was loaded the optimizer's own: settings that its groups lack are the optimizer's defaults.
+
+    Raises:
+        ValueError: the state of a parameter lacks one of `names`, which the optimizer keeps; it is another's.
+    """
+    for own in optimizer.state.values():
+        if own and (missing := [name for name in names if name not in own]):
+            raise ValueError(f"state: lacks {', '.join(missing)}, which {type(optimizer).__name__} keeps")
+    for group in optimizer.param_groups:
+        for name, value in optimizer.defaults.items():
+            group.setdefault(name, value)
 
 
 def require(name: str, value: object, wanted: str, good: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import ParamsT
 
-from .rule import require
+from .rule import require, take_state
 
 
 class ScaledMomentumSGD(torch.optim.SGD):
@@ -49,6 +49,11 @@ class ScaledMomentumSGD(torch.optim.SGD):
         self.defaults["c"] = c
         for group in self.param_groups:
             group.setdefault("c", c)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state of before, or of another optimizer: its settings are filled up, momentum begins anew."""
+        super().__setstate__(state)
+        take_state(self, ())
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step, as torch.optim.SGD takes it with the momentum of the rates of now."""

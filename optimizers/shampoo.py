@@ -72,7 +72,7 @@ class Shampoo(Rule):
             statistics = state[f"statistics_{i}"]
             unfolded = raw.movedim(i, 0).reshape(size, -1)
             statistics.addmm_(unfolded.to(statistics.dtype), unfolded.to(statistics.dtype).T)
-            if (state["step"] - 1) % group["root_every"] == 0:
+            if f"root_{i}" not in state or (state["step"] - 1) % group["root_every"] == 0:
                 state[f"root_{i}"] = inverse_root(statistics, 2 * len(shape), group["eps"])
             direction = along(direction, state[f"root_{i}"].to(direction.dtype), i)
         velocity = state["momentum_buffer"]

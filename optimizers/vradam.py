@@ -121,7 +121,10 @@ class VRAdam(GatedOptimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if "step" in self.state.get(p, {}):
-                    self.state[p]["step"] = self.state[p]["step"].to(_counter_device(group, p))
+                    steps = self.state[p]["step"]  # a plain number with some optimizers
+                    self.state[p]["step"] = torch.as_tensor(
+                        steps, dtype=torch.float32, device=_counter_device(group, p)
+                    )
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
