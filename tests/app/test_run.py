@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from children import call
+from conftest import QUICK
+
+from vrbench.runs.records import find_runs
+
+Call = Callable[..., int]
 
 
 def test_threads_are_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +25,14 @@ def test_threads_are_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (manifest,) = tmp_path.glob("threads/*/manifest.json")
     assert json.loads(manifest.read_text())["machine"]["threads"] == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_an_optimizer_with_a_line_search_runs(vrbench: Call, tmp_path: Path) -> None:
+    """torch's L-BFGS, by a YAML of one's own: its step is called with a closure."""
+    (tmp_path / "conf/optimizer").mkdir(parents=True)
+    lbfgs = "_target_: torch.optim.LBFGS\n_partial_: true\nlr: 1.0\nline_search_fn: strong_wolfe\n"
+    (tmp_path / "conf/optimizer/lbfgs.yaml").write_text(lbfgs)
+    assert vrbench(f"--config-dir={tmp_path / 'conf'}", "optimizer=lbfgs", *QUICK) == 0
+    (run,) = find_runs(tmp_path)
+    assert run.summary is not None
+    assert run.summary["best"]["metrics"]["val/accuracy"] > 0.5

@@ -10,18 +10,22 @@ from vrbench.training.capabilities import Capabilities, capabilities
 
 def test_capabilities_are_told_apart() -> None:
     found = {name: capabilities(build(name, quadratic()[0])) for name in CONFIGS}
-    special = {name: needs for name, needs in found.items() if needs != Capabilities(False, False, False)}
+    special = {name: needs for name, needs in found.items() if needs != Capabilities()}
     assert special == {
-        "sam": Capabilities(True, False, False),
-        "adahessian": Capabilities(False, True, False),
-        "schedulefree_adamw": Capabilities(False, False, True),
-        "schedulefree_sgd": Capabilities(False, False, True),
-        "sophiah": Capabilities(False, True, False),
-        "splus": Capabilities(False, False, True),
+        "sam": Capabilities(two_step=True),
+        "adahessian": Capabilities(create_graph=True),
+        "schedulefree_adamw": Capabilities(train_eval=True),
+        "schedulefree_sgd": Capabilities(train_eval=True),
+        "sophiah": Capabilities(create_graph=True),
+        "splus": Capabilities(train_eval=True),
     }
+
+
+def test_a_closure_that_is_needed_is_asked_for() -> None:
+    assert capabilities(torch.optim.LBFGS(quadratic()[0])) == Capabilities(closure=True)
 
 
 def test_capabilities_survive_a_scheduler() -> None:
     optimizer = build("adahessian", quadratic()[0])
     torch.optim.lr_scheduler.StepLR(optimizer, 1)
-    assert capabilities(optimizer).create_graph
+    assert capabilities(optimizer) == Capabilities(create_graph=True)

@@ -36,6 +36,32 @@ def test_one_step_equals_a_step_by_hand() -> None:
     torch.testing.assert_close(new_bias, bias - 0.05 * 2 * error.mean(0))
 
 
+def test_an_optimizer_that_evaluates_as_often_as_it_likes_has_one_batch_and_one_noise_a_step() -> None:
+    """L-BFGS with dropout and noisy targets: its first evaluation is where the step begins, and its loss falls."""
+    subject = trainer(ToyTask(noise=0.1), torch.optim.LBFGS, lr=0.5, dropout=0.3, epochs=1)
+    losses: list[list[float]] = []
+    whole = subject._backward
+
+    def noted(batches: list[Any]) -> Any:
+        loss, metrics = whole(batches)
+        losses[-1].append(float(loss))
+        return loss, metrics
+
+    subject._backward = noted  # type: ignore[method-assign]
+    take = subject._take_batch
+
+    def begun() -> Any:
+        losses.append([])
+        return take()
+
+    subject._take_batch = begun  # type: ignore[method-assign]
+    rows = fit(subject).rows
+    assert [row["train/loss"] for row in rows] == [step[0] for step in losses]
+    assert all(len(step) > 5 for step in losses)
+    assert all(step[1] == step[0] for step in losses)
+    assert all(step[-1] < step[0] for step in losses)
+
+
 def test_two_optimizers_start_equal_and_see_the_same_batches() -> None:
     tasks = [ToyTask(), ToyTask()]
     first = trainer(tasks[0], torch.optim.SGD)

@@ -7,6 +7,8 @@ The protocol, capability by capability. An optimizer that has none of them wants
   goes forward and backward again; `second_step` moves back and takes the step with the new gradients. Equivalent is
   `step(closure)` after a first backward, with a closure that zeroes the gradients, recomputes them and returns the
   loss; it is the form to choose beside a torch LR scheduler, which warns where it never saw `step` called.
+- `closure` (line searches, L-BFGS): `step` has an argument without a default. It is called with a closure that zeroes
+  the gradients, recomputes them on the same batches with the same noise and returns the loss, as often as it is asked.
 - `create_graph` (Hessian-based): `step` takes a `hessian` argument, the estimate of the Hessian's diagonal; an
   optimizer that is not handed one computes it by differentiating `p.grad` once more. So gradients need their graph,
   `loss.backward(create_graph=True)`, must be zeroed with `set_to_none=True` (a gradient that holds its graph holds a
@@ -34,9 +36,10 @@ if TYPE_CHECKING:
 class Capabilities:
     """What the loop has to do; see the module's docstring."""
 
-    two_step: bool
-    create_graph: bool
-    train_eval: bool
+    two_step: bool = False
+    closure: bool = False
+    create_graph: bool = False
+    train_eval: bool = False
 
 
 def capabilities(optimizer: Optimizer) -> Capabilities:
@@ -45,8 +48,12 @@ def capabilities(optimizer: Optimizer) -> Capabilities:
     def has(*methods: str) -> bool:
         return all(callable(getattr(optimizer, method, None)) for method in methods)
 
+    arguments = inspect.signature(optimizer.step).parameters
+    named = [argument for argument in arguments.values() if argument.kind is argument.POSITIONAL_OR_KEYWORD]
+    named = [argument for argument in named if argument.name != "self"]  # a scheduler wraps `step`, and shows it
     return Capabilities(
         two_step=has("first_step", "second_step"),
-        create_graph="hessian" in inspect.signature(optimizer.step).parameters,
+        closure=any(argument.default is argument.empty for argument in named),
+        create_graph="hessian" in arguments,
         train_eval=has("train", "eval"),
     )

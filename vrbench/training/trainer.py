@@ -218,7 +218,7 @@ class Trainer:
         return total, dict(zip(metrics, averages, strict=True))
 
     def _update(self, batches: list[Batch]) -> Tensor | None:
-        """The optimizer's step; a two-step one takes its second gradients on the same batches with the same noise.
+        """The optimizer's step; one that asks for more gradients has them on the same batches with the same noise.
 
         Returns the factor that clipping put on the gradients of the step.
         """
@@ -230,7 +230,7 @@ class Trainer:
             factor = self._clip()
             return loss
 
-        if self.needs.two_step:
+        if self.needs.two_step or self.needs.closure:
             self.optimizer.step(again)  # type: ignore[arg-type]
         else:
             self.optimizer.step()
