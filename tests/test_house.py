@@ -33,7 +33,7 @@ ALLOWED = {
     "vrbench/app": (
         CONTRACTS,
         RANDOMNESS,
-        *(f"vrbench.{room}" for room in ("training", "runs", "tuning", "report", "checks")),
+        *(f"vrbench.{room}" for room in ("training", "runs", "tuning", "report", "checks", "loggers")),
     ),
     "vrbench": (RANDOMNESS, "vrbench.app.main"),
 }

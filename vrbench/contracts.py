@@ -240,7 +240,9 @@ class Logger(Protocol):
     """A place that gets the same numbers as metrics.jsonl. It must never stop a run.
 
     Optional: `rebuild(run, rows, summary)`, for a logger that keeps a copy of its own: write it anew from the records
-    of a run that is over. It is called where a crash has cut the copy short.
+    of a run that is over. It is called where a crash has cut the copy short. `on_terminal = True`, for one that shows
+    the run on the terminal: a multirun, which shows all of its runs, leaves it out. `close()`: the run is left, be it
+    over, stopped or broken; nothing comes after it.
     """
 
     def start(self, run: RunInfo, total_steps: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -261,7 +263,9 @@ class RunSettings:
     """The run-wide settings at the top of config.yaml."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+    study: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=128)
+    ]  # W&B's groups have at most 128 characters
     results_dir: Annotated[str, Field(min_length=1)]
     force: Literal[True, False, "changed", "resume"]
 

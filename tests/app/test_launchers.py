@@ -19,10 +19,10 @@ import pytest
 from omegaconf import OmegaConf
 from same_numbers import numbers_of_folder
 
+from vrbench.app.jobs import RunFailed
 from vrbench.app.launchers import RayLauncher
 from vrbench.app.main import job
 from vrbench.app.signals import STOP_FILE, StopJobs, StopSignals
-from vrbench.app.sweepers import RunFailed
 from vrbench.runs.records import find_runs
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,8 @@ import yaml
 from own_rule import stop_at
 
 from vrbench.app import study
-from vrbench.app.sweepers import RunFailed
+from vrbench.app.jobs import RunFailed
+from vrbench.app.sweepers import with_own
 from vrbench.runs.records import find_runs
 
 Call = Callable[..., int]
@@ -134,3 +135,24 @@ def ended(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], wo
 def test_a_failure_comes_whole_from_another_process() -> None:
     there: RunFailed = pickle.loads(pickle.dumps(RunFailed(2, "optimizer.lr=-1: must be …")))
     assert (there.code, there.line) == (2, "optimizer.lr=-1: must be …")
+
+
+def test_a_combination_can_have_values_of_its_own() -> None:
+    each = {"task=digits optimizer=sgd": "optimizer.lr=0.1 schedule=wsd", "optimizer=adamw": "optimizer.lr=0.01"}
+    assert with_own(["task=digits", "optimizer=sgd", "seed=0"], each)[3:] == ["optimizer.lr=0.1", "schedule=wsd"]
+    assert with_own(["task=pydoc", "optimizer=sgd"], each)[2:] == []
+    assert with_own(["optimizer=adamw", "optimizer.lr=3"], each)[2:] == []  # the command line comes first
+
+
+def test_a_grid_runs_them(vrbench: Call, tmp_path: Path) -> None:
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(
+        "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params: {optimizer: 'sgd,adamw'}\n"
+        "    each: {optimizer=sgd: optimizer.lr=0.5}\n"
+    )
+    assert vrbench(f"--config-dir={tmp_path / 'conf'}", "experiment=mine", *SHORT) == 0
+    rates = {}
+    for run in find_runs(tmp_path / "default"):
+        config = yaml.safe_load((run.directory / "config.yaml").read_bytes())
+        rates[run.manifest["choices"]["optimizer"]] = config["optimizer"]["lr"]
+    assert rates == {"sgd": 0.5, "adamw": 1e-3}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from conftest import QUICK
 from own_rule import OWN, edit, stop_at
 
 from vrbench.runs.records import Run, find_runs
+from vrbench.runs.standing import check_study
 
 Call = Callable[..., int]
 
@@ -320,3 +322,37 @@ def test_other_text_under_the_same_name_is_another_run(task: str, vrbench: Call,
         small = ("task/tokenizer=char", "task.context=16", "task.batch_size=4", "model.width=16", "model.heads=2")
         assert vrbench(f"task={task}", f"task.data.path={path}", *small, *QUICK, "study=text") == 0
     assert len(find_runs(tmp_path / "text")) == 2
+
+
+@pytest.mark.parametrize(
+    ("study", "says"),
+    [
+        ("s/search", "s keeps what is not runs in its search"),
+        ("s/report", "s keeps what is not runs in its report"),
+        ("s/run-1", None),
+        ("s/run-0/more", "s/run-0 is a run"),
+        ("S", "there is a s,"),
+        ("s/LR", "there is a s/lr,"),
+        ("s/lr", None),
+        ("s/search/more", None),
+        ("t", None),
+    ],
+)
+def test_studies_that_would_be_taken_for_others(study: str, says: str | None, tmp_path: Path) -> None:
+    for folder in ("s/lr", "s/run-0"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "s/run-0/manifest.json").write_text("{}")
+    if says is None:
+        check_study(study, tmp_path)
+        return
+    with pytest.raises(ValueError, match=f"^study={study}: {re.escape(says)}"):
+        check_study(study, tmp_path)
+
+
+def test_a_study_of_other_capitals_is_refused_before_anything_is_written(
+    vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert vrbench("study=lr", *QUICK) == 0
+    assert vrbench("study=LR", *QUICK) == 2
+    assert "study=LR: there is a lr, and where capital letters do not count" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["lr"]

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from vrbench.app.sweepers import PLUGINS
+from vrbench.app.run import PLUGINS
 
 
 class StudyTable(Callback):

@@ -23,11 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from vrbench.app import command_line
+from vrbench.app.jobs import RunFailed
 from vrbench.app.launchers import RayLauncher
 from vrbench.app.refusals import ConfigError, explain, one_line, say
-from vrbench.app.run import run
+from vrbench.app.run import PLUGINS, run
 from vrbench.app.signals import launched, passed_on, stopped_by
-from vrbench.app.sweepers import PLUGINS, Confirm, Grid, RunFailed, Tune
+from vrbench.app.sweepers import Confirm, Grid, Tune
 from vrbench.runs import records
 from vrbench.runs.redact import hide
 

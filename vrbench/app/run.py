@@ -6,6 +6,7 @@ torch is imported when a run really starts, so that help, `--cfg job`, refusals 
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from vrbench.app import targets
@@ -26,8 +28,14 @@ from vrbench.runs import records
 from vrbench.runs.identity import decides, identify
 from vrbench.runs.redact import hide
 from vrbench.runs.source import code_of
-from vrbench.runs.standing import Standing, standing
+from vrbench.runs.standing import Standing, check_study, standing
 from vrbench.runs.writer import RunIsTaken, cut_copies, repair, tidy
+
+PLUGINS = "hydra_plugins.vrbench"
+"""What the module of our plugins is called in a config: Hydra takes plugins of the package `hydra_plugins` alone."""
+
+NAMED = 48
+"""Characters that a run's name has for what tells it from the defaults."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ def prepare(cfg: DictConfig) -> Prepared:
     settings = checked(RunSettings, top, "")
     training = checked(TrainerSettings, config["trainer"], "trainer.")
     _check_lr(config["optimizer"])
+    with errors_at(""):
+        check_study(settings.study, Path(settings.results_dir))
     info = _identity(cfg, settings)
     with errors_at(""):
         return Prepared(info, training, standing(info, settings.force))
@@ -66,12 +76,18 @@ def run(cfg: DictConfig) -> Path:
     prepared = prepare(cfg)
     info, found, training = prepared.info, prepared.found, prepared.training
     if found.action == "skip":
-        return _skip(cfg, info, found.line)
+        return _skip(cfg, info, "" if in_our_sweep() else found.line)
     if found.line:
         print(f"{info.name}: {found.line}")
     with _threads(training.threads):
         _train(cfg, info, found, training)
     return info.directory
+
+
+def in_our_sweep() -> bool:
+    """Whether this is a job of a multirun whose sweeper is ours, and shows what becomes of its runs."""
+    hydra = HydraConfig.get()
+    return bool(hydra.mode == RunMode.MULTIRUN and str(hydra.sweeper._target_).startswith(f"{PLUGINS}."))
 
 
 def _identity(cfg: DictConfig, settings: RunSettings) -> RunInfo:
@@ -81,23 +97,34 @@ def _identity(cfg: DictConfig, settings: RunSettings) -> RunInfo:
         identity = identify(config, follows_seed=follows)
     chosen = HydraConfig.get()
     choices = {group: str(chosen.runtime.choices[group]) for group in GROUPS}
-    parts = [choices[group].replace("/", "_") for group in ("task", "model", "optimizer")]
-    name = "-".join([*parts, f"s{settings.seed}", identity.id])
+    label = _label(choices["optimizer"], chosen.overrides.task, follows)
+    directory = _directory(settings, choices, label, identity.id)
     return RunInfo(
         identity.id,
         identity.arm,
-        name,
+        directory.name,
         settings.study,
-        Path(settings.results_dir) / settings.study / name,
+        directory,
         config,
         choices,
         settings.seed,
-        label=_label(choices["optimizer"], chosen.overrides.task, follows),
+        label=label,
         follows_seed=follows,
         data=identity.data,
         code=code_of(config),
         tuned=_tuned(chosen.sweeper),
     )
+
+
+def _directory(settings: RunSettings, choices: Mapping[str, str], label: str, run_id: str) -> Path:
+    """`digits-mlp-sgd-lr0.01-s0-<id>`: what a person tells runs by, then the id, which alone makes it the run's own."""
+    pairs = [word.partition("=") for word in label.split(" ")[1:]]
+    pairs.sort(key=lambda pair: "." in pair[0])  # the optimizer's own come first
+    given = [value if key in GROUPS else key.rpartition(".")[2] + value for key, _, value in pairs]
+    readable = re.sub(r"[^A-Za-z0-9.,_-]+", "", "-".join(given))[:NAMED].strip("-.,")
+    parts = [choices[group].replace("/", "_") for group in ("task", "model", "optimizer")]
+    name = "-".join([*parts, *filter(None, [readable]), f"s{settings.seed}", run_id])
+    return records.run_folder(Path(settings.results_dir) / settings.study, name, run_id)
 
 
 def _label(optimizer: str, overrides: Sequence[str], follows: Sequence[str]) -> str:
@@ -122,9 +149,10 @@ def _tuned(sweeper: DictConfig) -> dict[str, Any] | None:
 
 
 def _skip(cfg: DictConfig, info: RunInfo, line: str) -> Path:
-    """Say that the run is over, and mend what a crash after its end has left."""
+    """Say that the run is over, unless there is no line, and mend what a crash after its end has left."""
     tidy(info.directory)
-    print(f"{info.name}: {records.Run(info.directory).status} {line}")
+    if line:
+        print(f"{info.name}: {records.Run(info.directory).status} {line}")
     cut = [name for name in cut_copies(info.directory) if name in cfg.logger]
     if cut:
         with contextlib.suppress(RunIsTaken):
@@ -163,6 +191,8 @@ def _train(cfg: DictConfig, info: RunInfo, found: Standing, training: TrainerSet
     processes = trainer.processes
     nodes = cfg.logger.items() if processes.writes else ()
     loggers = {name: instantiate(node, f"logger.{name}") for name, node in nodes}
+    if in_our_sweep():
+        loggers = {name: logger for name, logger in loggers.items() if not getattr(logger, "on_terminal", False)}
     watch = watch_of(trainer)
     if watch is not None:
         loggers["search"] = watch

@@ -9,9 +9,9 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,40 +22,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from vrbench.app.config import follows_seed, plain, refuse_chosen, search_space, searched_groups, typed
+from vrbench.app.jobs import Checked, RunFailed, broken, planned, stopped, varied
+from vrbench.app.progress import SweepView
 from vrbench.app.refusals import ConfigError, checked, errors_at, say
 from vrbench.app.run import prepare
 from vrbench.app.signals import STOP_FILE, StopJobs, start_resource_trackers, stopped_by
-from vrbench.runs import records
 
-PLUGINS = "hydra_plugins.vrbench"
-"""What the module of our plugins is called in a config: Hydra takes plugins of the package `hydra_plugins` alone."""
-
-
-class RunFailed(Exception):
-    """A run of a multirun failed or was stopped, and has said so in one line; the others go on."""
-
-    def __init__(self, code: int, line: str = "") -> None:
-        super().__init__(code, line)
-        self.code = code
-        self.line = line
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What is kept of a run that was checked: its config would be much to hold for thousands."""
-
-    directory: Path
-    action: Literal["train", "anew", "skip"]
-
-    @property
-    def over(self) -> bool:
-        """Whether its folder says that it is over."""
-        return records.is_over(self.directory)
-
-    @property
-    def saved(self) -> bool:
-        """Whether it can be gone on with."""
-        return not self.over and any((self.directory / "checkpoint").glob("*.pt"))
+if TYPE_CHECKING:
+    from vrbench.tuning.search import Search
 
 
 class _Combinations(Sweeper):
@@ -115,7 +89,33 @@ class _Combinations(Sweeper):
             run = prepare(composed)
         finally:
             hydra.cfg = before
-        return Checked(run.info.directory, run.found.action)
+        info = run.info
+        names = info.choices["task"], info.choices["optimizer"]
+        return Checked(info.directory, run.found.action, run.found.line, *names, info.seed)
+
+    def run_all(self, jobs: list[list[str]], at_a_time: int | None = None) -> tuple[list[Path], int]:
+        """Check all, say what is to be done, run them, and say what broke.
+
+        Returns the folders of the runs that did not, and the worst exit code of those that did, 0 where none. Raises
+        what `check` and `launch` raise.
+        """
+        runs = self.check(jobs)
+        print(planned(runs), flush=True)
+        size = at_a_time or len(jobs)
+        ends: list[Path | RunFailed] = []
+        to_run = [run.job(words) for run, words in zip(runs, varied(jobs), strict=True) if run.action != "skip"]
+        try:
+            with SweepView(len(jobs), over=len(jobs) - len(to_run)) as view:
+                view.watch(to_run)
+                for start in range(0, len(jobs), size):
+                    ends += self.launch(jobs[start : start + size])
+        except (SystemExit, KeyboardInterrupt):
+            print(f"stopped: {stopped(runs)}; the same command goes on", flush=True)
+            raise
+        codes = [end.code for end in ends if isinstance(end, RunFailed)]
+        if codes:
+            say(f"{len(codes)} of {len(jobs)} broke: {broken(jobs, ends)}", 1)
+        return [end for end in ends if isinstance(end, Path)], max(codes, default=0)
 
     def launch(self, jobs: list[list[str]]) -> list[Path | RunFailed]:
         """Run the jobs with the chosen launcher: the folder of each, or how it failed.
@@ -155,70 +155,38 @@ def _ended(result: JobReturn) -> Path | RunFailed:
         return failure
 
 
-def _codes(ends: Sequence[Path | RunFailed]) -> list[Path | int]:
-    return [end.code if isinstance(end, RunFailed) else end for end in ends]
+def with_own(job: Sequence[str], each: Mapping[str, str]) -> list[str]:
+    """The job's overrides, and those that `each` has for a job with all the words before its colon.
 
-
-def _varied(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """What tells each job from the others: `optimizer=sgd seed=2`; all of it where there is one job alone."""
-    same = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set()
-    return [" ".join(word for word in job if word not in same) for job in jobs]
-
-
-def _told(failed: Sequence[tuple[str, RunFailed]]) -> str:
-    """Which failed and why, those of one reason together: `optimizer=sgd seed=0, optimizer=sgd seed=1 (its line)`."""
-    reasons: dict[str, list[str]] = {}
-    for name, end in failed:
-        reasons.setdefault(end.line, []).append(name)
-    more = {line: f" and {len(names) - 3} more" if len(names) > 3 else "" for line, names in reasons.items()}
-    return "; ".join(f"{', '.join(names[:3])}{more[line]} ({line})" for line, names in reasons.items())
-
-
-def _planned(runs: Sequence[Checked]) -> str:
-    """`36 runs: 23 to train, 1 to go on with, 12 over`."""
-    over = sum(run.action == "skip" for run in runs)
-    begun = sum(run.action == "train" and run.saved for run in runs)
-    counts = ((len(runs) - over - begun, "to train"), (begun, "to go on with"), (over, "over"))
-    return f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(f'{count} {word}' for count, word in counts if count)}"
-
-
-def _stopped(runs: Sequence[Checked]) -> str:
-    """`11 of 36 over, 1 saved, 24 to go`, as their folders have it."""
-    over, saved = sum(run.over for run in runs), sum(run.saved for run in runs)
-    return f"{over} of {len(runs)} over, {saved} saved, {len(runs) - over - saved} to go"
+    `{"task=digits optimizer=sgd": "optimizer.lr=0.1"}`; a key that the job has already keeps its value.
+    """
+    given = {word.partition("=")[0] for word in job}
+    own = [word for words, more in each.items() if set(words.split()) <= set(job) for word in more.split()]
+    return [*job, *(word for word in own if word.partition("=")[0] not in given)]
 
 
 class Grid(_Combinations):
     """Hydra sweeper, and the default: every combination, then the table of each study that they belong to."""
 
-    def __init__(self, params: dict[str, str] | None, max_batch_size: int | None) -> None:
+    def __init__(
+        self, params: dict[str, str] | None, max_batch_size: int | None, each: dict[str, str] | None = None
+    ) -> None:
         super().__init__(params)
         self.max_batch_size = max_batch_size
+        self.each = each or {}
 
     def sweep(self, arguments: list[str]) -> None:
         """Check them all, then run them, at most `max_batch_size` at a time. Raises RunFailed where one failed."""
-        jobs = self.combinations(arguments)
-        size = len(jobs) if self.max_batch_size is None else self.max_batch_size
-        if size < 1:
-            raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be 1 or more, or null for all")
-        runs = self.check(jobs)
-        print(_planned(runs), flush=True)
-        done: list[Path | RunFailed] = []
-        try:
-            for start in range(0, len(jobs), size):
-                done += self.launch(jobs[start : start + size])
-        except (SystemExit, KeyboardInterrupt):
-            print(f"stopped: {_stopped(runs)}; the same command goes on", flush=True)
-            raise
-        failed = [(name, end) for name, end in zip(_varied(jobs), done, strict=True) if isinstance(end, RunFailed)]
-        if failed:
-            say(f"{len(failed)} of {len(jobs)} broke: {_told(failed)}", 1)
+        jobs = [with_own(job, self.each) for job in self.combinations(arguments)]
+        if self.max_batch_size is not None and self.max_batch_size < 1:
+            raise ConfigError(f"hydra.sweeper.max_batch_size={self.max_batch_size}: must be 1 or more, or null for all")
+        done, code = self.run_all(jobs, self.max_batch_size)
         from vrbench.report.study import print_study
 
-        for study in dict.fromkeys(end.parent for end in done if isinstance(end, Path)):
+        for study in dict.fromkeys(folder.parent for folder in done):
             print_study(study)
-        if failed:
-            raise RunFailed(max(end.code for _, end in failed))
+        if code:
+            raise RunFailed(code)
 
 
 SPLIT = "task.data.split_seed"
@@ -250,15 +218,36 @@ class Tune(_Combinations):
         searches = [self._search(words, replicate) for replicate in range(self.replicates) for words in combinations]
         if self.only_check:
             return
-        codes = [spend() for spend in searches]
-        if any(codes):
-            raise RunFailed(max(codes))
+        with errors_at("hydra.sweeper"):
+            code = self._spend([(begin(), overrides) for begin, overrides in searches])
+        if code:
+            raise RunFailed(code)
         for study in dict.fromkeys(plain(self.compose(words))["study"] for words in combinations):
             words = ["-m", *self.repeated(arguments), "experiment=confirm", f"study={study}"]
             print(f"confirm on fresh seeds: vrbench {shlex.join(words)}")
 
-    def _search(self, overrides: list[str], replicate: int) -> Callable[[], int]:
-        """A search that was checked, as the function that spends its budget. Raises ConfigError for a wrong one."""
+    def _spend(self, searches: Sequence[tuple[Search, list[str]]]) -> int:
+        """Run the trials of all, one search after the other, and say how far they are; the worst exit code of a run."""
+        runs = sum(search.budget * len(search.settings.seeds) for search, _ in searches)
+
+        def over() -> int:
+            return sum(len(search.finished) * len(search.settings.seeds) for search, _ in searches)
+
+        def launch(common: list[str], params: list[list[str]]) -> list[Path | int]:
+            jobs = [[*common, *words] for words in params]
+            view.watch([run.job(words) for run, words in zip(self.check(jobs), params, strict=True)], over())
+            return [end.code if isinstance(end, RunFailed) else end for end in self.launch(jobs)]
+
+        print(f"searches: {len(searches)}, with {runs} runs, {over()} of them over", flush=True)
+        try:
+            with SweepView(runs, over()) as view:
+                return max(search.spend(partial(launch, common)) for search, common in searches)
+        except (SystemExit, KeyboardInterrupt):
+            print(f"stopped: {over()} of {runs} over; the same command goes on", flush=True)
+            raise
+
+    def _search(self, overrides: list[str], replicate: int) -> tuple[Callable[[], Search], list[str]]:
+        """How to begin a search, and the overrides that all its trials have. Raises ConfigError for a wrong one."""
         try:
             from vrbench.tuning import search
         except ImportError as error:
@@ -303,12 +292,7 @@ class Tune(_Combinations):
         here = [f"study={config['study']}/tune", "trainer.evaluate_test=false"]
         self.check([[*overrides, *here, *(f"{group}={names[0]}" for group, names in groups.items())]])
 
-        def spend() -> int:
-            with errors_at("hydra.sweeper"):
-                trials = search.Search(study, choices, settings, config, base, follows, others)
-                return trials.spend(lambda jobs: _codes(self.launch([[*overrides, *here, *job] for job in jobs])))
-
-        return spend
+        return partial(search.Search, study, choices, settings, config, base, follows, others), [*overrides, *here]
 
 
 class Confirm(_Combinations):
@@ -345,17 +329,16 @@ class Confirm(_Combinations):
             own = dict(zip(seeds, confirmation.spaced(seeds, best.replicate), strict=True))
             here = [study, f"hydra.sweeper.tuned={literal(str(best.folder))}"]
             jobs += [[*best.overrides, *_with_seed(job, own), *here] for job in combinations]
-        self.check(jobs)
-        results = self.launch(jobs)
-        for folder in dict.fromkeys(result.parent for result in results if isinstance(result, Path)):
+        done, code = self.run_all(jobs)
+        for folder in dict.fromkeys(run.parent for run in done):
             print_study(folder)
             page = folder.parent / "report" / "report.html"
             print(f"a page of it: vrbench report {shlex.join(['html', str(folder), '-o', str(page)])}")
             rivals = list(dict.fromkeys(best.summary["choices"]["optimizer"] for best in found))
             if len(rivals) > 1:
                 print(f"a verdict: vrbench report {shlex.join(['compare', *rivals[:2], str(folder)])}")
-        if failed := [end.code for end in results if isinstance(end, RunFailed)]:
-            raise RunFailed(max(failed))
+        if code:
+            raise RunFailed(code)
 
 
 def _with_seed(job: Sequence[str], own: dict[int, int]) -> list[str]:

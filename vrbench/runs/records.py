@@ -244,6 +244,15 @@ def find_runs(root: Path) -> list[Run]:
     return sorted(found, key=lambda run: run.directory)
 
 
+def run_folder(study: Path, name: str, run_id: str) -> Path:
+    """Where the run of this id lies in its study: its folder, whatever that is called, or else one of this name."""
+    folder = study / name
+    if folder.exists() or not study.is_dir():
+        return folder
+    same = (path for path in study.iterdir() if path.name.endswith(f"-{run_id}"))
+    return min(same, default=folder)
+
+
 def pictures(folder: Path, last_step: int) -> dict[int, Path]:
     """The sample pictures of a run by their step; `samples.png` is that of the last one."""
     found = {int(path.stem.removeprefix("samples-")): path for path in sorted(folder.glob("samples-*.png"))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -16,6 +17,12 @@ from vrbench.runs.source import changed_since
 
 Force = Literal[True, False, "changed", "resume"]
 
+SKIPPED = "already, skipped (force=true trains it again)"
+"""The line of a run that is skipped and is all that was asked for."""
+
+NOT_RUNS = ("search", "best", "report")
+"""Folders of a study beside its runs: searches, their best configurations, tables and pages."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -26,6 +33,24 @@ class Standing:
     line: str = ""
     changed: tuple[str, ...] = ()
     """Code that has changed since the run began, where the user goes on with it knowingly."""
+
+
+def check_study(study: str, results: Path) -> None:
+    """Raises ValueError for a study whose runs would lie among what is not its own, or be taken for another's."""
+    *outer, last = study.split("/")
+    if outer and last in NOT_RUNS:
+        raise ValueError(f"study={study}: {'/'.join(outer)} keeps what is not runs in its {last}; take another name")
+    for depth in range(1, len(outer) + 1):
+        if (results / "/".join(outer[:depth]) / "manifest.json").exists():
+            raise ValueError(f"study={study}: {'/'.join(outer[:depth])} is a run, and holds no studies")
+    folder = results / study
+    if folder.parent.is_dir() and not folder.exists():
+        same = [path.name for path in folder.parent.iterdir() if path.name.casefold() == last.casefold()]
+        if same:
+            raise ValueError(
+                f"study={study}: there is a {'/'.join([*outer, min(same)])}, and where capital letters do not count "
+                "(macOS, Windows) the two are one; take another name"
+            )
 
 
 def standing(run: RunInfo, force: Force) -> Standing:
@@ -97,4 +122,4 @@ def _skipped(run: RunInfo, changed: tuple[str, ...]) -> str:
         return f"with other settings of probe {' and '.join(other)}: force=true measures it again"
     if run.config["trainer"]["evaluate_test"] and summary["status"] == "finished" and not summary["test_read"]:
         return "without reading the test split: force=true reads it"
-    return "already, skipped (force=true trains it again)"
+    return SKIPPED

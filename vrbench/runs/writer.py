@@ -115,6 +115,7 @@ class RunWriter:
             "code": dict(self.run.code),
             "code_changes": changes,
             "tuned": self.run.tuned,
+            "total_steps": total_steps,
             "resumed_from_step": None if state is None else state["step"],
             **self._manifest,
         }
@@ -173,7 +174,8 @@ class RunWriter:
         records.write_json(self.run.directory / "manifest.json", {**self._manifest, "status": "pruned"})
 
     def close(self) -> None:
-        """Close metrics.jsonl."""
+        """Close metrics.jsonl, and the loggers that are to be closed."""
+        self._tell(lambda logger: logger.close() if hasattr(logger, "close") else None)
         if self._metrics is not None:
             self._metrics.close()
 

@@ -1,0 +1,85 @@
+"""The runs of a multirun before and after they run: checked, counted, told apart, and what broke."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vrbench.app.progress import Job, words_of
+from vrbench.runs import records
+from vrbench.runs.identity import decides
+from vrbench.runs.standing import SKIPPED
+
+NAMED_ALREADY = ("task", "optimizer", "seed", "study", "experiment", "sweep")
+"""Keys that a run's line needs no word for: it has one, or all runs have the same."""
+
+
+class RunFailed(Exception):
+    """A run of a multirun failed or was stopped, and has said so in one line; the others go on."""
+
+    def __init__(self, code: int, line: str = "") -> None:
+        super().__init__(code, line)
+        self.code = code
+        self.line = line
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is kept of a run that was checked: its config would be much to hold for thousands."""
+
+    directory: Path
+    action: Literal["train", "anew", "skip"]
+    line: str
+    task: str
+    optimizer: str
+    seed: int
+
+    def job(self, words: Sequence[str]) -> Job:
+        """As it is watched; `words` are the overrides that tell it from others."""
+        given = words_of([word for word in words if decides(word.lstrip("+~").partition("=")[0])], NAMED_ALREADY)
+        arm = f"{self.task} · {' '.join(filter(None, [self.optimizer, given]))}"
+        return Job(self.directory, f"{arm} · seed {self.seed}", arm)
+
+    @property
+    def over(self) -> bool:
+        """Whether its folder says that it is over."""
+        return records.is_over(self.directory)
+
+    @property
+    def saved(self) -> bool:
+        """Whether it can be gone on with."""
+        return not self.over and any((self.directory / "checkpoint").glob("*.pt"))
+
+
+def planned(runs: Sequence[Checked]) -> str:
+    """`36 runs: 23 to train, 1 to go on with, 12 over`, and what the runs that are over are not, a line each."""
+    over = [run for run in runs if run.action == "skip"]
+    begun = sum(run.action == "train" and run.saved for run in runs)
+    counts = ((len(runs) - len(over) - begun, "to train"), (begun, "to go on with"), (len(over), "over"))
+    first = f"{len(runs)} run{'s' * (len(runs) > 1)}: {', '.join(f'{count} {word}' for count, word in counts if count)}"
+    lines = [run.line for run in over if run.line != SKIPPED]
+    return "\n".join([first, *(f"  {lines.count(line)} of them {line}" for line in dict.fromkeys(lines))])
+
+
+def stopped(runs: Sequence[Checked]) -> str:
+    """`11 of 36 over, 1 saved, 24 to go`, as their folders have it."""
+    over, saved = sum(run.over for run in runs), sum(run.saved for run in runs)
+    return f"{over} of {len(runs)} over, {saved} saved, {len(runs) - over - saved} to go"
+
+
+def varied(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The overrides that tell each job from the others: those that not all have, or all of a job that is alone."""
+    same = set(jobs[0]).intersection(*jobs) if len(jobs) > 1 else set()
+    return [[word for word in job if word not in same] for job in jobs]
+
+
+def broken(jobs: Sequence[Sequence[str]], ends: Sequence[Path | RunFailed]) -> str:
+    """Which failed and why, those of one reason together: `optimizer=sgd seed=0, optimizer=sgd seed=1 (its line)`."""
+    reasons: dict[str, list[str]] = {}
+    for words, end in zip(varied(jobs), ends, strict=True):
+        if isinstance(end, RunFailed):
+            reasons.setdefault(end.line, []).append(" ".join(words))
+    more = {line: f" and {len(names) - 3} more" if len(names) > 3 else "" for line, names in reasons.items()}
+    return "; ".join(f"{', '.join(names[:3])}{more[line]} ({line})" for line, names in reasons.items())
