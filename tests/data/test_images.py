@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_images import encode, numbered
 
+from vrbench.data import hub
 from vrbench.data import images as images_module
 from vrbench.data.decode import decode_all
 from vrbench.data.images import SPLITS, ImageData, digits, hub_images, to_uint8
@@ -164,6 +165,26 @@ def test_rows_are_named_by_file_and_by_what_is_wrong(tmp_path):
     write_split(folder, "train", [*good[:3], b"", *good[4:]], [0, 1] * 5)
     (folder / "train-00000-of-00001.parquet").rename(folder / "train-00001-of-00002.parquet")
     with pytest.raises(ValueError, match=r"^path=.*data: row 3 \(from 0\) of train-00001-of-00002\.parquet is empty"):
+        load(folder)
+
+
+def test_an_image_that_lies_in_a_file_of_its_own_is_named_by_it(tmp_path):
+    for split, first in (("train", 0), ("test", 50)):
+        for number in range(8):
+            file = tmp_path / "data" / split / "ab"[number % 2] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encode(numbered(first + number)))
+    (tmp_path / "data/train/b/3.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^path=.*data: .*data/train/b/3\.png is empty \(0 bytes\)"):
+        load(tmp_path / "data", image_column="image")
+
+
+def test_a_data_set_of_very_many_files_is_not_read_file_by_file(tmp_path, monkeypatch):
+    good = [encode(numbered(number)) for number in range(10)]
+    folder = write_split(tmp_path / "data", "test", good, [0, 1] * 5)
+    write_split(folder, "train", [*good[:9], good[9][:60]], [0, 1] * 5)
+    monkeypatch.setattr(hub, "_MANY", 1)
+    with pytest.raises(ValueError, match=r"^path=.*data: row 9 \(from 0\) of the train split is truncated"):
         load(folder)
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import datasets
 
 
+_MANY = 200
+"""Files of a data set that are not read one by one to find a fault: a folder of single images, say."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A data set on the Hugging Face hub, or a local folder of the same layout: the same source, the same data."""
@@ -91,6 +95,8 @@ class Source:
             return {}
         kind = type(builder).__module__.rpartition(".")[2]
         found = builder.config.data_files or {}
+        if sum(map(len, found.values())) > _MANY:
+            return {}
         return {str(split): ((self._name(file), self._alone(kind, file)) for file in found[split]) for split in found}
 
     def _alone(self, kind: str, file: str) -> datasets.Dataset | Exception:

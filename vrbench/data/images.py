@@ -240,6 +240,9 @@ def _pixels(source: Source, table: datasets.Dataset, column: str, rows: Tensor, 
         return [_bytes(cell) for cell in encoded[numbers[chunk.start : chunk.stop]][column]]
 
     def name(number: int) -> str:
+        cell = encoded[numbers[number]][column]
+        if cell is not None and cell["bytes"] is None and cell["path"] is not None:
+            return str(cell["path"])
         return source.row(str(table.split), numbers[number])
 
     chosen = hashlib.blake2s(rows.numpy().tobytes()).hexdigest()
