@@ -96,7 +96,10 @@ def test_a_small_train_size_keeps_its_share_of_validation_and_500_at_least():
         ((0.2, 0.2, 0, 5000), "train_size=5000: only 1079 examples"),
         ((0.2, 0.2, 0, None, 360), "val_size=360: only 359 examples are there; use all for all of them"),
         ((0.2, 0.2, 0, None, None, 360), "test_size=360: only 359 examples are there; use null"),
-        ((0.2, 0.2, 0, None, "most"), "val_size=most: give a number"),
+        (
+            (0.2, 0.2, 0, None, "most"),
+            "val_size=most: give a number of examples of at least 1, or null, or all for every one",
+        ),
         ((0.2, 0.2, 0, None, True), "val_size=True: give a number"),
     ],
 )

@@ -107,8 +107,8 @@ def test_empty_files_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCa
     folder = write(tmp_path / "many", **texts, void_txt="", blank_txt="\n \n")
     splits = held(local(folder))
     assert sorted(itertools.chain(*splits.values())) == sorted(texts.values())
-    assert "blank.txt, void.txt have no text, and left out" in caplog.text
-    with pytest.raises(ValueError, match=r"^val_path=.*void\.txt: void\.txt has no text"):
+    assert ": left out, having no text in it: blank.txt, void.txt" in caplog.text
+    with pytest.raises(ValueError, match=r"^val_path=.*void\.txt: there is no text in void\.txt;"):
         local(folder / "f1.txt", val_path=str(folder / "void.txt"), test_path=str(folder / "f2.txt"))
 
 
@@ -162,8 +162,8 @@ def test_given_splits_are_taken_as_they_are(tmp_path: Path) -> None:
             ValueError,
             "val_fraction=0.95, test_fraction=0.1: .*positive shares",
         ),
-        ({"a_txt": ""}, {}, ValueError, r"^path=.*: a\.txt has no text"),
-        ({"a_txt": "", "b_txt": " \n"}, {}, ValueError, r"^path=.*: a\.txt, b\.txt have no text"),
+        ({"a_txt": ""}, {}, ValueError, r"^path=.*: there is no text in a\.txt;"),
+        ({"a_txt": "", "b_txt": " \n"}, {}, ValueError, r"^path=.*: there is no text in a\.txt, b\.txt;"),
         ({"a_txt": "a\n" * 99}, {"val_size": 999}, ValueError, "^val_size=999: only 40 characters are there; use all"),
     ],
 )

@@ -47,14 +47,12 @@ def read_all(path: str, pattern: str, argument: str) -> list[str]:
     texts = [read(file, argument) for file in files]
     if empty := [file for file, text in zip(files, texts, strict=True) if not text.strip()]:
         if len(empty) == len(files):
-            raise ValueError(f"{argument}={path}: {_named(empty)} no text; give files with text in them")
-        log.warning("%s=%s: %s no text, and left out", argument, path, _named(empty))
+            raise ValueError(f"{argument}={path}: there is no text in {_named(empty)}; give files with text in them")
+        log.warning("%s=%s: left out, having no text in it: %s", argument, path, _named(empty))
     return [text for text in texts if text.strip()]
 
 
 def _named(files: list[Path]) -> str:
-    """`a.txt has`, `a.txt, b.txt and 3 more files have`."""
-    if len(files) == 1:
-        return f"{files[0].name} has"
+    """`a.txt, b.txt, c.txt and 3 more`."""
     names = ", ".join(file.name for file in files[:3])
-    return f"{names} and {len(files) - 3} more files have" if len(files) > 3 else f"{names} have"
+    return f"{names} and {len(files) - 3} more" if len(files) > 3 else names

@@ -36,7 +36,7 @@ class Sizes:
     def __post_init__(self) -> None:
         check_size("train_size", self.train)
         if self.val != ALL:
-            check_size("val_size", self.val)
+            check_size("val_size", self.val, f", or {ALL} for every one")
         check_size("test_size", self.test)
 
     def kept(self, there: Mapping[str, int], floor: int = FLOOR, unit: str = "examples") -> dict[str, int]:
@@ -62,10 +62,10 @@ def check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name}={value}: give a share of the examples between 0 and 1, such as 0.2")
 
 
-def check_size(name: str, value: int | None) -> None:
-    """Refuse (ValueError) a number of examples that is neither null nor at least 1."""
+def check_size(name: str, value: Size, other: str = " for all") -> None:
+    """Refuse (ValueError) a number of examples that is neither null nor at least 1; `other` ends the sentence."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"{name}={value}: give a number of examples of at least 1, or null for all")
+        raise ValueError(f"{name}={value}: give a number of examples of at least 1, or null{other}")
 
 
 def check_seed(name: str, value: int) -> None:
