@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from vrbench.data.images import SPLITS, ImageData, digits, hub_images, to_uint8
 SHARED = Path(__file__).parents[2] / "../shared/data"
 
 
-def write_split(folder: Path, split: str, pictures: list[bytes], labels: list[int], classes: int | None = 3) -> Path:
+def write_split(
+    folder: Path, split: str, pictures: list[bytes], labels: Sequence[int | None], classes: int | None = 3
+) -> Path:
     """One split of a data set in the hub's layout."""
     import datasets
 
@@ -200,7 +203,7 @@ def refusals(tmp_path: Path) -> dict[str, tuple[dict, str]]:
     good = [encode(numbered(number)) for number in range(10)]
     labels = [0, 1] * 5
 
-    def made(name: str, train: list[bytes], train_labels: list[int], classes: int | None = 3) -> Path:
+    def made(name: str, train: list[bytes], train_labels: list[int | None], classes: int | None = 3) -> Path:
         write_split(tmp_path / name, "test", good, labels, classes)
         return write_split(tmp_path / name, "train", train, train_labels, classes)
 
@@ -221,7 +224,14 @@ def refusals(tmp_path: Path) -> dict[str, tuple[dict, str]]:
         "no images": ({"folder": fine, "image_column": "label"}, "image_column=label: holds ClassLabel"),
         "label column": ({"folder": fine, "label_column": "fine"}, "label_column=fine: .* columns img, label"),
         "no labels": ({"folder": fine, "label_column": "img"}, "label_column=img: holds struct"),
-        "negative": ({"folder": made("negative", good, [-1] * 10, None)}, "label_column=label: -1 is outside 0 … 1"),
+        "negative": (
+            {"folder": made("negative", good, [-1] * 10, None)},
+            r"label_column=label: -1 in row 0 \(from 0\) of train-.*parquet is outside 0 … 1",
+        ),
+        "no label": (
+            {"folder": made("unlabelled", good, [*labels[:4], None, *labels[5:]])},
+            r"label_column=label: row 4 \(from 0\) of train-.*parquet has no label \(1 of 10 have none\)",
+        ),
         "same split": ({"folder": fine, "test_split": "train"}, "test_split=train: is the training split"),
         "channels": ({"folder": fine, "channels": 2}, "channels=2: "),
         "image size": ({"folder": fine, "image_size": 0}, "image_size=0: "),

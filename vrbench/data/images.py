@@ -173,8 +173,8 @@ def _hub_images(
 ) -> ImageData:
     path, sources = source.path, source.load()
     tables = [_table(path, sources, key, name) for key, name in zip(("train_split", "test_split"), names, strict=True)]
-    labels = [_labels(table, name, columns[1]) for table, name in zip(tables, names, strict=True)]
-    classes = _classes(tables[0], columns[1], labels)
+    labels = [_labels(source, table, columns[1]) for table in tables]
+    classes = _classes(source, tables, columns[1], labels)
 
     parts = split_off(shuffled(len(tables[0]), split_seed), {"val": val_fraction})
     parts = _kept(parts | {"test": shuffled(len(tables[1]), split_seed)}, sizes)
@@ -205,25 +205,31 @@ def _check_column(table: datasets.Dataset, key: str, column: str) -> None:
         raise ValueError(f"{key}={column}: the data set has the columns {', '.join(table.column_names)}")
 
 
-def _labels(table: datasets.Dataset, split: str, column: str) -> Tensor:
+def _labels(source: Source, table: datasets.Dataset, column: str) -> Tensor:
     """The labels of a whole split, int64; refuses what is not an integer class number."""
     _check_column(table, "label_column", column)
     values = table.select_columns([column]).with_format("arrow")[:].column(column)
     if not str(values.type).startswith(("int", "uint")):
         raise ValueError(f"label_column={column}: holds {values.type}, and class numbers are needed")
     if values.null_count:
-        raise ValueError(f"label_column={column}: {values.null_count} labels of the {split} split are missing")
+        first = source.row(str(table.split), values.is_null().to_pylist().index(True))
+        raise ValueError(
+            f"label_column={column}: {first} has no label ({values.null_count} of {len(values)} have none)"
+        )
     return torch.from_numpy(values.to_numpy().astype("int64"))
 
 
-def _classes(table: datasets.Dataset, column: str, labels: list[Tensor]) -> int:
+def _classes(source: Source, tables: list[datasets.Dataset], column: str, labels: list[Tensor]) -> int:
     """Number of classes: as the data set states it, else the highest label plus one; refuses labels outside."""
-    low = min(int(part.min()) for part in labels)
     high = max(int(part.max()) for part in labels)
-    classes: int = getattr(table.features[column], "num_classes", high + 1)
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise ValueError(f"label_column={column}: {wrong} is outside 0 … {classes - 1}; is every split labelled?")
+    classes: int = getattr(tables[0].features[column], "num_classes", high + 1)
+    for table, part in zip(tables, labels, strict=True):
+        wrong = torch.nonzero((part < 0) | (part >= classes))
+        if len(wrong):
+            row, label = source.row(str(table.split), int(wrong[0])), int(part[wrong[0]])
+            raise ValueError(
+                f"label_column={column}: {label} in {row} is outside 0 … {classes - 1}; is every split labelled?"
+            )
     return classes
 
 
@@ -343,7 +349,9 @@ def _copies_together(path: str, parts: dict[str, Tensor], files: list[Path]) -> 
         for number in rows.tolist():
             moved[home.setdefault(hashes[number], split)].append(number)
     if empty := [split for split, rows in moved.items() if not rows]:
-        raise ValueError(f"path={path}: the {empty[0]} split is empty, because its images are copies of others")
+        raise ValueError(
+            f"path={path}: the {empty[0]} split is empty, because its images are copies of others; add images"
+        )
     return {split: torch.tensor(rows) for split, rows in moved.items()}
 
 
