@@ -134,6 +134,7 @@ def figure2(scale: str, study: str) -> Iterator[Command]:
         return
     if scale == "small":
         own = ["task.data.path=../shared/data/cifar10", "task.data.train_size=10000", "task.data.val_fraction=0.04"]
+        own += ["task.data.val_size=all"]
         own += ["task.data.test_size=2000", "trainer.epochs=null", "trainer.max_steps=300", "trainer.log_every=5"]
         own += ["trainer.eval_every=300", "probe.eos.every=20", "probe.eos.size=128", "probe.eos.microbatch=128"]
         yield [*command, *own, "logger=none", "trainer.threads=1"]

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_images import encode, numbered
 
-from vrbench.data.decode import PixelFormat, cached, decode_all
+from vrbench.data.decode import cached, decode_all
+from vrbench.data.pixels import PixelFormat
+
+
+def decoded(encoded: list[bytes], wanted: PixelFormat) -> np.ndarray:
+    return decode_all(
+        len(encoded), lambda chunk: encoded[chunk.start : chunk.stop], wanted, "x", lambda number: f"{number}.png"
+    )
 
 
 def test_decoding_many_chunks_keeps_the_order():
     encoded = [encode(numbered(number % 256)[:, :, 0]) for number in range(1200)]
-    pixels = decode_all(1200, lambda chunk: encoded[chunk.start : chunk.stop], PixelFormat(None, None), "x")
+    pixels = decoded(encoded, PixelFormat(None, None))
     assert pixels.shape == (1200, 6, 5, 1)
     assert pixels[:, 0, 0, 0].tolist() == [number % 256 for number in range(1200)]
 
@@ -21,21 +31,34 @@ def test_decoding_many_chunks_keeps_the_order():
 def test_a_wide_image_is_scaled_and_cut_in_the_middle():
     left, middle, right = (np.full((8, 8), value, dtype=np.uint8) for value in (10, 200, 90))
     encoded = [encode(np.concatenate([left, middle, right], 1))]
-    pixels = decode_all(1, lambda chunk: encoded, PixelFormat(4, None), "x")
+    pixels = decoded(encoded, PixelFormat(4, None))
     assert pixels.shape == (1, 4, 4, 1)
     assert (pixels[0, :, 1:3] == 200).all()
 
 
-def test_colour_among_grey_and_deep_pixels_are_refused():
+def test_colour_among_grey_and_other_sizes_are_refused_by_name():
     grey, colour = encode(numbered(3)[:, :, 0]), encode(numbered(3))
     mixed = [grey, colour]
-    with pytest.raises(ValueError, match="x: image 1 is in colour and the first is grey; set channels=3"):
-        decode_all(2, lambda chunk: mixed[chunk.start : chunk.stop], PixelFormat(None, None), "x")
-    both = decode_all(2, lambda chunk: mixed[chunk.start : chunk.stop], PixelFormat(None, 3), "x")
-    assert (both[0] == 3).all()
-    deep = [encode(np.full((4, 4), 40_000, dtype=np.uint16))]
-    with pytest.raises(ValueError, match="x: image 0 has pixels of kind 'I;16'"):
-        decode_all(1, lambda chunk: deep, PixelFormat(None, None), "x")
+    with pytest.raises(ValueError, match=r"^x: 1\.png is in colour and the first is grey; set channels=3"):
+        decoded(mixed, PixelFormat(None, None))
+    assert (decoded(mixed, PixelFormat(None, 3))[0] == 3).all()
+    with pytest.raises(ValueError, match=r"^x: 1\.png has 7×5 pixels and 0\.png 6×5; set image_size"):
+        decoded([colour, encode(numbered(3, 7))], PixelFormat(None, None))
+
+
+def test_it_is_said_that_the_first_frame_is_taken():
+    still = encode(numbered(1))
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(numbered(number)) for number in (2, 3)]
+    frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
+    moving = buffer.getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decoded([still, still], PixelFormat(None, None))
+    with pytest.warns(UserWarning, match="^x: the first frame is taken of 1.png$"):
+        assert decoded([still, moving], PixelFormat(None, None))[1, 0, 0, 0] == 2
+    with pytest.warns(UserWarning, match=r"^x: the first frame is taken of 2 images \(0.png, …\)$"):
+        decoded([moving, moving], PixelFormat(None, None))
 
 
 def test_the_cache_survives_a_torn_file_and_an_unwritable_folder(tmp_path, caplog):

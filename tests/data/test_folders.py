@@ -49,6 +49,22 @@ def test_split_folders_are_respected_and_a_missing_one_is_drawn_from_train(tmp_p
     assert sorted(numbers_of(data, "train") + numbers_of(data, "val")) == list(range(16))
 
 
+def test_a_folder_of_its_own_is_cut_in_the_split_seeds_order(tmp_path):
+    """Its files lie class by class: the first of them would be of one class."""
+    write_folder(tmp_path / "train", ["a", "b"], 0, 8)
+    write_folder(tmp_path / "val", ["a", "b"], 50, 20)
+    write_folder(tmp_path / "test", ["a", "b"], 100, 20)
+    whole, again = folder_data(tmp_path), folder_data(tmp_path, val_size=12, test_size=40)
+    assert sorted(numbers_of(whole, "val")) == list(range(50, 90))
+    kept = numbers_of(again, "val")
+    assert len(set(kept)) == 12
+    assert {number < 70 for number in kept} == {True, False}
+    assert again.labels["val"].tolist() == [int(number >= 70) for number in kept]
+    assert numbers_of(folder_data(tmp_path, val_size=12, train_size=5), "val") == kept
+    assert numbers_of(folder_data(tmp_path, val_size=12, split_seed=1), "val") != kept
+    assert numbers_of(again, "test") == numbers_of(whole, "test")
+
+
 def test_image_folder_refuses(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^path=.*nowhere: no such folder"):
         folder_data(tmp_path / "nowhere")
@@ -60,7 +76,7 @@ def test_image_folder_refuses(tmp_path):
         folder_data(tmp_path / "odd")
     write_folder(tmp_path / "bad", ["a", "b"], 0, 4)
     (tmp_path / "bad" / "a" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(ValueError, match=r"^path=.*: image \d+ cannot be decoded"):
+    with pytest.raises(ValueError, match=r"^path=.*bad: a/torn\.jpg is not an image"):
         folder_data(tmp_path / "bad")
     (tmp_path / "bad" / "empty").mkdir()
     with pytest.raises(ValueError, match=r"^path=.*empty holds no image"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vrbench.data.splits import shuffled, split_off
+from vrbench.data.splits import Sizes, shuffled, split_off
 
 
 def test_a_split_is_disjoint_complete_and_the_same_every_time():
@@ -22,3 +22,30 @@ def test_a_split_without_examples_is_refused():
         split_off(shuffled(10, 0), {"val": 0.01})
     with pytest.raises(ValueError, match="leaves no train example"):
         split_off(shuffled(10, 0), {"test": 0.5, "val": 0.5})
+
+
+THERE = {"train": 4000, "val": 1000, "test": 2000}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        (Sizes(None, None, None), THERE),
+        (Sizes(3000, None, None), THERE | {"train": 3000, "val": 750}),
+        (Sizes(300, None, None), THERE | {"train": 300, "val": 500}),
+        (Sizes(300, "all", None), THERE | {"train": 300}),
+        (Sizes(300, 20, 7), {"train": 300, "val": 20, "test": 7}),
+        (Sizes(None, "all", 7), THERE | {"test": 7}),
+        (Sizes(4000, 1000, 2000), THERE),
+    ],
+)
+def test_how_many_of_each_split_are_kept(sizes, kept):
+    assert sizes.kept(THERE) == kept
+
+
+def test_sizes_refuse():
+    for given in ((0, None, None), (1.5, None, None), (None, -1, None), (None, "ALL", None), (None, None, "all")):
+        with pytest.raises(ValueError, match=r"^(train|val|test)_size=\S+: give a number of examples"):
+            Sizes(*given)
+    with pytest.raises(ValueError, match=r"^test_size=2001: only 2000 letters are there; use null for all of them"):
+        Sizes(None, None, 2001).kept(THERE, 1, "letters")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vrbench.data import text, tokens
+from vrbench.data import plain_text, text, tokens
 from vrbench.data.text import SPLITS, Corpus
 from vrbench.data.tokenization import Word
 from vrbench.metrics.language import unigram_loss
@@ -31,13 +30,6 @@ def test_pydoc_splits_share_no_topic_and_no_paragraph() -> None:
     characters = {split: sum(map(len, getattr(corpus, split))) for split in SPLITS}
     for split in ("val", "test"):
         assert 0.08 < characters[split] / sum(characters.values()) <= 0.1
-
-
-def test_families_are_joined_through_a_third() -> None:
-    one, two = "x" * 50, "y" * 50
-    topics = {"a": one, "b": "short\n\nshort", "c": two, "d": f"{two}\n\n{one}", "e": "short"}
-    families = sorted(sorted(family) for family in text.topic_families(topics))
-    assert families == [["a", "c", "d"], ["b"], ["e"]]
 
 
 def write(folder: Path, **contents: str) -> Path:
@@ -74,6 +66,69 @@ def test_files_go_to_one_split_each_and_copies_count_once(tmp_path: Path) -> Non
     assert (len(corpus.val), len(corpus.test)) == (4, 2)
 
 
+def held(corpus: Corpus) -> dict[str, list[str]]:
+    return {split: getattr(corpus, split) for split in SPLITS}
+
+
+def test_files_too_few_for_three_splits_are_cut_at_line_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = [f"{name}{number}\n" * 100 for number, name in enumerate("abc")]
+    folder = write(tmp_path / "three", **{f"f{number}_txt": content for number, content in enumerate(texts)})
+    splits = held(local(folder))
+    assert [len(part) for part in splits["train"]] == [210, 210, 210]
+    assert [len(part) for part in splits["val"]] == [60, 60, 60]
+    assert [len(part) for part in splits["test"]] == [30, 30, 30]
+    assert sorted(map("".join, zip(*splits.values(), strict=True))) == texts
+    assert len(caplog.messages) == 1
+    assert "3 files are too few or too large to go to three splits whole: each is cut at line ends" in caplog.text
+
+
+def test_lines_end_alike_whatever_wrote_them_and_marks_go(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n\r\nfour")
+    assert plain_text.read(tmp_path / "a.txt", "path") == "one\ntwo\nthree\n\nfour"
+    (tmp_path / "a.txt").write_text("one", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"^path=.*a\.txt: is UTF-16 text; save it as UTF-8"):
+        local(tmp_path / "a.txt")
+
+
+def test_a_byte_that_is_not_utf8_is_named_by_line_and_place(tmp_path: Path) -> None:
+    folder = write(tmp_path / "many", a_txt="fine\n")
+    (folder / "b.txt").write_bytes(b"one\r\ntwo\rthree\n four \xff")
+    with pytest.raises(ValueError, match=r"^path=.*b\.txt: not UTF-8 text \(line 4, byte 21: 0xff\); save it"):
+        local(folder)
+    with pytest.raises(ValueError, match=r"^val_path=.*b\.txt: not UTF-8 text"):
+        local(folder / "a.txt", val_path=str(folder / "b.txt"), test_path=str(folder / "a.txt"))
+    (tmp_path / "pairs.jsonl").write_bytes(b'{"q": "caf\xe9", "a": "b"}')
+    with pytest.raises(ValueError, match=r"^path=.*pairs\.jsonl: not UTF-8 text \(line 1, byte 10: 0xe9\)"):
+        text.prompt_completion(str(tmp_path / "pairs.jsonl"), "q", "a", 0.1, 0.1)
+
+
+def test_empty_files_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = {f"f{number}_txt": f"text number {number:02}" for number in range(20)}
+    folder = write(tmp_path / "many", **texts, void_txt="", blank_txt="\n \n")
+    splits = held(local(folder))
+    assert sorted(itertools.chain(*splits.values())) == sorted(texts.values())
+    assert ": left out, having no text in it: blank.txt, void.txt" in caplog.text
+    with pytest.raises(ValueError, match=r"^val_path=.*void\.txt: there is no text in void\.txt;"):
+        local(folder / "f1.txt", val_path=str(folder / "void.txt"), test_path=str(folder / "f2.txt"))
+
+
+def test_sizes_of_a_corpus(tmp_path: Path) -> None:
+    whole, small = held(text.pydoc(0.1, 0.1)), held(text.pydoc(0.1, 0.1, 50_000, None, 3000))
+    sizes = {split: sum(map(len, part)) for split, part in whole.items()}
+    kept = {split: sum(map(len, part)) for split, part in small.items()}
+    assert 49_900 < kept["train"] <= 50_000
+    assert 19_900 < kept["val"] <= 20_000, "an eighth of validation would be fewer"
+    assert 2900 < kept["test"] <= 3000
+    half = sum(map(len, text.pydoc(0.1, 0.1, sizes["train"] // 2).val))
+    assert sizes["val"] / 2 - 100 < half <= sizes["val"] / 2 + 1
+    assert held(text.pydoc(0.1, 0.1, 50_000, "all"))["val"] == whole["val"]
+    assert held(text.pydoc(0.1, 0.1, 50_000, None, 3000)) == small
+    lines = "".join(f"line {number}\n" for number in range(100))
+    file = write(tmp_path / "one", a_txt=lines) / "a.txt"
+    assert local(file, val_size=30, test_size=10).val == ["".join(f"line {number}\n" for number in range(71, 74))]
+    assert local(file, val_size=30, test_size=10).train == local(file).train
+
+
 def test_given_splits_are_taken_as_they_are(tmp_path: Path) -> None:
     folder = write(tmp_path / "given", a_txt="train", b_txt="val", c_txt="test")
     a, b, c = (str(folder / f"{name}.txt") for name in "abc")
@@ -89,15 +144,27 @@ def test_given_splits_are_taken_as_they_are(tmp_path: Path) -> None:
     [
         (None, {}, FileNotFoundError, "path=.*no such file or folder"),
         ({"a_md": "x"}, {}, FileNotFoundError, r"path=.*no file matches pattern=\*\*/\*.txt"),
-        ({"a_txt": "one line"}, {}, ValueError, "the val split is empty: path=.*too few lines"),
-        ({"a_txt": "a\n", "b_txt": "b\n"}, {}, ValueError, "the val split is empty: give more text"),
+        (
+            {"a_txt": "one line"},
+            {},
+            ValueError,
+            "^path=.*: the val split is empty, because 1 file with 1 line",
+        ),
+        (
+            {"a_txt": "a\n", "b_txt": "b\n"},
+            {},
+            ValueError,
+            "^path=.*: the val split is empty, because 2 files with 2 line ends in all .*give more text, or val_path",
+        ),
         (
             {"a_txt": "a\n"},
             {"val_fraction": 0.95},
             ValueError,
             "val_fraction=0.95, test_fraction=0.1: .*positive shares",
         ),
-        ({"a_txt": ""}, {}, ValueError, "the train split is empty"),
+        ({"a_txt": ""}, {}, ValueError, r"^path=.*: there is no text in a\.txt;"),
+        ({"a_txt": "", "b_txt": " \n"}, {}, ValueError, r"^path=.*: there is no text in a\.txt, b\.txt;"),
+        ({"a_txt": "a\n" * 99}, {"val_size": 999}, ValueError, "^val_size=999: only 40 characters are there; use all"),
     ],
 )
 def test_bad_files_are_refused(
@@ -112,57 +179,8 @@ def test_no_path_and_no_utf8_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="path=null"):
         local(None)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match=r"path=.*latin.txt: not UTF-8 text \(byte 3\)"):
+    with pytest.raises(ValueError, match=r"^path=.*latin.txt: not UTF-8 text \(line 1, byte 3: 0xe9\)"):
         local(tmp_path / "latin.txt")
-
-
-def test_prompts_are_split_by_prompt(tmp_path: Path) -> None:
-    rows = [{"prompt": f"{n} + {n} = ", "completion": f"{2 * n}{end}"} for n in range(60) for end in ("", "!")]
-    file = write(tmp_path, pairs_jsonl="\n".join(map(json.dumps, rows)) + "\n\n") / "pairs.jsonl"
-    pairs = text.prompt_completion(str(file), "prompt", "completion", 0.2, 0.2)
-    prompts = [{prompt for prompt, _ in getattr(pairs, split)} for split in SPLITS]
-    assert sum(map(len, prompts)) == 60
-    assert len(set.union(*prompts)) == 60
-    assert sum(len(getattr(pairs, split)) for split in SPLITS) == 120
-    assert all(5 < len(part) < 50 for part in prompts)
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("not json", "line 2 is no JSON object with prompt and completion"),
-        ('{"prompt": "a"}', "line 2 is no JSON object"),
-        ("[1, 2]", "line 2 is no JSON object"),
-        ('{"prompt": "a", "completion": 3}', "line 2: prompt and completion must be text"),
-        ('{"prompt": "a", "completion": ""}', "line 2: prompt and completion must be text, the latter not empty"),
-    ],
-)
-def test_bad_pairs_are_refused(tmp_path: Path, line: str, says: str) -> None:
-    good = '{"prompt": "a", "completion": "b"}'
-    file = write(tmp_path, pairs_jsonl=f"{good}\n{line}\n") / "pairs.jsonl"
-    with pytest.raises(ValueError, match=says):
-        text.prompt_completion(str(file), "prompt", "completion", 0.1, 0.1)
-    with pytest.raises(FileNotFoundError, match=r"train\.jsonl: no such file"):
-        text.prompt_completion(str(tmp_path), "prompt", "completion", 0.1, 0.1)
-
-
-def test_json_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
-    """JSON text may hold U+2028, and files from Windows begin with a mark and end lines with two characters."""
-    rows = [json.dumps({"q": f"{n}\u2028?", "a": "b\x85c"}, ensure_ascii=False) for n in range(40)]
-    file = tmp_path / "pairs.jsonl"
-    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
-    found = text.prompt_completion(str(file), "q", "a", 0.2, 0.2)
-    assert len(found.train) + len(found.val) + len(found.test) == 40
-    assert {completion for _, completion in found.train} == {"b\x85c"}
-
-
-def test_three_files_of_pairs_share_no_prompt(tmp_path: Path) -> None:
-    line = '{{"q": "{}", "a": "b"}}\n'
-    folder = write(tmp_path, train_jsonl=line.format(1), val_jsonl=line.format(2), test_jsonl=line.format(3))
-    assert text.prompt_completion(str(folder), "q", "a", 0.1, 0.1).val == [("2", "b")]
-    write(tmp_path, test_jsonl=line.format(1))
-    with pytest.raises(ValueError, match="same prompt stands in two"):
-        text.prompt_completion(str(folder), "q", "a", 0.1, 0.1)
 
 
 def parquet(folder: Path, **splits: list[str]) -> Path:
@@ -185,12 +203,70 @@ def test_a_local_folder_stands_for_the_hub(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no split 'validation'"):
         text.hub(str(lacking), "v1", "text")
     blank = parquet(tmp_path / "blank/v1", train=["a"], validation=[""], test=["b"])
-    with pytest.raises(ValueError, match="the val split is empty"):
+    with pytest.raises(ValueError, match=r"^path=.*: the val split is empty: column=text has no text in it"):
         text.hub(str(blank), "v1", "text")
     with pytest.raises(FileNotFoundError, match=r"path=\./absent: no such folder"):
         text.hub("./absent", None, "text")
-    with pytest.raises(FileNotFoundError, match="path=nobody/nothing: cannot be loaded"):
+    with pytest.raises(FileNotFoundError, match=r"^path=nobody/nothing: no such folder, and the Hugging Face hub"):
         text.hub("nobody/nothing", None, "text")
+
+
+def rows(folder: Path, validation: bytes, kind: str = "jsonl", good: bytes = b'{"text": "a"}\n{"text": "b"}\n') -> str:
+    """A data set of three files, one a split."""
+    folder.mkdir(parents=True)
+    for split, content in (("train", good), ("validation", validation), ("test", good)):
+        (folder / f"{split}.{kind}").write_bytes(content)
+    return str(folder)
+
+
+CSV = b"text,other\na,1\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad", "says"),
+    [
+        (
+            "jsonl",
+            b'{"text": "a"}\n',
+            b'{"text": "a"}\n{"text": \n',
+            "validation.jsonl cannot be read .JSON parse error",
+        ),
+        ("jsonl", b'{"text": "a"}\n', b"", "validation.jsonl is empty .0 bytes."),
+        (
+            "jsonl",
+            b'{"text": "a"}\n',
+            b'{"word": "a"}\n',
+            "validation.jsonl has the columns word, and train",
+        ),
+        ("csv", CSV, CSV + b"a,1,2\n", "validation.csv cannot be read .*line 3"),
+        ("csv", CSV, b"text,other\na\xe9,1\n", "validation.csv is not UTF-8 text .line 2, byte 12: 0xe9."),
+        ("txt", b"a\n", b"a\nb\xe9\n", "validation.txt is not UTF-8 text .line 2, byte 3: 0xe9."),
+        ("parquet", None, b"PAR1 torn", "validation.parquet cannot be read .*[Pp]arquet"),
+    ],
+    ids=["torn json", "no bytes", "other columns", "csv row", "csv bytes", "text bytes", "torn parquet"],
+)
+def test_a_local_file_that_cannot_be_read_is_named(
+    tmp_path: Path, kind: str, good: bytes | None, bad: bytes, says: str
+) -> None:
+    if good is None:
+        made = parquet(tmp_path / "made/v1", train=["a"]) / "v1/train-00000-of-00001.parquet"
+        good = made.read_bytes()
+    folder = rows(tmp_path / "set", bad, kind, good)
+    with pytest.raises(ValueError, match=f"^path=.*set: {says}") as caught:
+        text.hub(folder, None, "text")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cell_that_is_no_text_is_named_by_file_and_row(tmp_path: Path) -> None:
+    folder = rows(tmp_path / "null", b'{"text": "a"}\n{"text": null}\n')
+    with pytest.raises(ValueError, match=r"^column=text: row 1 \(from 0\) of validation\.jsonl is missing"):
+        text.hub(folder, None, "text")
+    folder = rows(tmp_path / "bytes", b'{"text": "a"}\n{"text": "b"}\n{"text": "caf\xe9"}\n')
+    with pytest.raises(ValueError, match=r"^column=text: row 2 \(from 0\) of validation\.jsonl is not UTF-8"):
+        text.hub(folder, None, "text")
+    folder = rows(tmp_path / "number", b"text,other\n5,1\n", "csv", b"text,other\n7,1\n")
+    with pytest.raises(ValueError, match=r"^column=text: row 0 \(from 0\) of train\.csv is int, not text"):
+        text.hub(folder, None, "text")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the shared copy of WikiText-2 is not here")

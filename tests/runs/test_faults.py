@@ -293,10 +293,14 @@ def test_bad_text_is_named_before_training(
     torn = wiki(tmp_path / "torn", pyarrow.array(["a"]))
     (torn / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
     cases = {
-        torn: "path=",
+        torn: "train-00000-of-00001.parquet cannot be read",
         wiki(tmp_path / "bytes", not_utf8): "not UTF-8",
-        wiki(tmp_path / "null", pyarrow.array(["a", None])): "column=text: row 1 of the train split is NoneType, not",
-        wiki(tmp_path / "numbers", pyarrow.array([1, 2])): "column=text: row 0 of the train split is int, not text",
+        wiki(
+            tmp_path / "null", pyarrow.array(["a", None])
+        ): "column=text: row 1 (from 0) of train-00000-of-00001.parquet is missing",
+        wiki(
+            tmp_path / "numbers", pyarrow.array([1, 2])
+        ): "column=text: row 0 (from 0) of train-00000-of-00001.parquet is int, not",
     }
     for folder, says in cases.items():
         words = (f"task.data.path={folder}", "task.data.config_name=null", f"study=bad-{folder.name}")

@@ -12,6 +12,7 @@ KEYS = [
     "force", "task.batch_size", "task.eval_batch_size", "task.crop_padding", "task.flip", "task.mean", "task.std",
     "task.criterion", "task.label_smoothing", "task.top_k", "task.name", "task.data", "task.data._target_",
     "task.data.val_fraction", "task.data.test_fraction", "task.data.split_seed", "task.data.train_size",
+    "task.data.val_size", "task.data.test_size",
     "model._target_", "model.hidden", "model.activation", "optimizer.lr", "optimizer.betas", "optimizer.beta3",
     "optimizer.alpha1", "optimizer.eps", "optimizer.weight_decay", "optimizer.power", "optimizer.gate_on",
     "optimizer.gate_scope", "optimizer.foreach", "optimizer.fused", "optimizer.maximize", "optimizer._target_",

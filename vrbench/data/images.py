@@ -12,17 +12,19 @@ import functools
 import hashlib
 import itertools
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from vrbench.data.decode import PixelFormat, cached, decode_all
+from vrbench.data.decode import cached, decode_all
 from vrbench.data.folders import scan
 from vrbench.data.hub import Source
-from vrbench.data.splits import check_fraction, check_seed, check_size, cut, shuffled, split_off
+from vrbench.data.pixels import PixelFormat
+from vrbench.data.splits import Size, Sizes, check_fraction, check_seed, shuffled, split_off
 from vrbench.runs.content import content_hash, file_hashes
 
 if TYPE_CHECKING:
@@ -80,28 +82,35 @@ def to_uint8(values: Tensor, highest: float) -> Tensor:
     return (values * (255 / highest)).round().to(torch.uint8)
 
 
-def digits(val_fraction: float, test_fraction: float, split_seed: int, train_size: int | None) -> ImageData:
+def digits(
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    train_size: int | None,
+    val_size: Size = None,
+    test_size: int | None = None,
+) -> ImageData:
     """scikit-learn's 1,797 handwritten digits, 8×8 grey pixels, 10 classes; they ship with the library.
 
-    The grey values 0 … 16 are spread over 0 … 255. Fractions are of all images; `train_size` keeps only so many
-    training images (null: all). Raises ValueError for an argument out of range.
+    The grey values 0 … 16 are spread over 0 … 255. Fractions are of all images; sizes keep so many images of a split,
+    drawn by `split_seed` (null: all; with a `train_size` and no `val_size` validation keeps the same share, 500 or
+    more). Raises ValueError for an argument out of range.
     """
     check_fraction("val_fraction", val_fraction)
     check_fraction("test_fraction", test_fraction)
     check_seed("split_seed", split_seed)
-    check_size("train_size", train_size)
-    return _digits(val_fraction, test_fraction, split_seed, train_size)
+    return _digits(val_fraction, test_fraction, split_seed, Sizes(train_size, val_size, test_size))
 
 
 @functools.lru_cache(maxsize=4)
-def _digits(val_fraction: float, test_fraction: float, split_seed: int, train_size: int | None) -> ImageData:
+def _digits(val_fraction: float, test_fraction: float, split_seed: int, sizes: Sizes) -> ImageData:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = to_uint8(torch.from_numpy(bunch.images), highest=16).unsqueeze(-1)
     labels = torch.from_numpy(bunch.target).long()
     parts = split_off(shuffled(len(labels), split_seed), {"test": test_fraction, "val": val_fraction})
-    parts["train"] = cut("train_size", parts["train"], train_size)
+    parts = _kept(parts, sizes)
     return ImageData(
         {split: images[parts[split]] for split in SPLITS},
         {split: labels[parts[split]] for split in SPLITS},
@@ -116,6 +125,7 @@ def hub_images(
     val_fraction: float,
     split_seed: int,
     train_size: int | None,
+    val_size: Size = None,
     test_size: int | None = None,
     config_name: str | None = None,
     train_split: str = "train",
@@ -127,27 +137,28 @@ def hub_images(
     """Images from the Hugging Face hub (`path` is a name) or from a local folder of the same layout.
 
     Validation is the share `val_fraction` of `train_split`, drawn by `split_seed`; the test images are `test_split`,
-    which training never sees. `train_size` and `test_size` keep only so many images of their split (null: all).
-    `config_name`, `image_column` and `label_column` are the data set's own words; `revision` is a commit, branch or tag
-    of the hub's repository (null: its newest). `image_size` scales and cuts
-    to a square (null: the images have one size already); `channels` is 1, 3, or null for the images' own. Only the
-    images that are kept are decoded; their pixels are cached in the folder of `datasets`.
+    which training never sees. Sizes keep so many images of a split, drawn by `split_seed` (null: all; with a
+    `train_size` and no `val_size` validation keeps the same share, 500 or more). `config_name`, `image_column` and
+    `label_column` are the data set's own words; `revision` is a commit, branch or tag of the hub's repository (null:
+    its newest). `image_size` scales and cuts to a square (null: the images have one size already); `channels` is 1, 3,
+    or null for the images' own. Only the images that are kept are decoded; their pixels are cached in the folder of
+    `datasets`.
 
-    Raises ValueError (one sentence that begins with the argument's name) for a path that is no data set, an unknown
-    column or split, labels that are no class numbers, an image that cannot be decoded, and for arguments out of range.
+    Raises FileNotFoundError for a path that is no data set and ValueError (one sentence that begins with the argument's
+    name) for files that cannot be read, an unknown column or split, labels that are no class numbers, an image that
+    cannot be used, and for arguments out of range.
     """
     if not isinstance(path, str):
         raise ValueError(f"path={path}: give a name on the Hugging Face hub or a local folder")
     check_fraction("val_fraction", val_fraction)
     check_seed("split_seed", split_seed)
-    check_size("train_size", train_size)
-    check_size("test_size", test_size)
+    sizes = Sizes(train_size, val_size, test_size)
     if train_split == test_split:
         raise ValueError(f"test_split={test_split}: is the training split; the two must be disjoint")
     columns = (image_column, label_column)
     source = Source.of(path, config_name, revision)
-    sizes = (val_fraction, split_seed, train_size, test_size)
-    return _hub_images(source, columns, (train_split, test_split), sizes, PixelFormat(image_size, channels))
+    wanted = PixelFormat(image_size, channels)
+    return _hub_images(source, columns, (train_split, test_split), val_fraction, split_seed, sizes, wanted)
 
 
 @functools.lru_cache(maxsize=2)
@@ -155,18 +166,18 @@ def _hub_images(
     source: Source,
     columns: tuple[str, str],
     names: tuple[str, str],
-    sizes: tuple[float, int, int | None, int | None],
+    val_fraction: float,
+    split_seed: int,
+    sizes: Sizes,
     wanted: PixelFormat,
 ) -> ImageData:
-    val_fraction, split_seed, train_size, test_size = sizes
-    path, sources = source.path, _load(source)
+    path, sources = source.path, source.load()
     tables = [_table(path, sources, key, name) for key, name in zip(("train_split", "test_split"), names, strict=True)]
-    labels = [_labels(table, name, columns[1]) for table, name in zip(tables, names, strict=True)]
-    classes = _classes(tables[0], columns[1], labels)
+    labels = [_labels(source, table, columns[1]) for table in tables]
+    classes = _classes(source, tables, columns[1], labels)
 
     parts = split_off(shuffled(len(tables[0]), split_seed), {"val": val_fraction})
-    parts["train"] = cut("train_size", parts["train"], train_size)
-    parts["test"] = cut("test_size", shuffled(len(tables[1]), split_seed), test_size)
+    parts = _kept(parts | {"test": shuffled(len(tables[1]), split_seed)}, sizes)
     origin = {"train": 0, "val": 0, "test": 1}
     return ImageData(
         {split: _pixels(source, tables[origin[split]], columns[0], parts[split], wanted) for split in SPLITS},
@@ -175,20 +186,10 @@ def _hub_images(
     )
 
 
-def _load(source: Source) -> datasets.DatasetDict:
-    import datasets
-
-    path = source.path
-    try:
-        return source.load()
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error.__cause__ or error).strip().split("\n")[0]
-        if source.content is not None:
-            raise ValueError(f"path={path}: cannot be read as a data set ({reason})") from error
-        raise ValueError(
-            f"path={path}: no such folder, and the Hugging Face hub did not give a data set of this name ({reason}); "
-            "give a local folder in the hub's layout, or a name such as uoft-cs/cifar10"
-        ) from error
+def _kept(parts: dict[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+    """The first of each split, as many as are kept: the order in which they lie is the split seed's."""
+    kept = sizes.kept({split: len(rows) for split, rows in parts.items()})
+    return {split: rows[: kept[split]] for split, rows in parts.items()}
 
 
 def _table(path: str, sources: datasets.DatasetDict, key: str, split: str) -> datasets.Dataset:
@@ -204,25 +205,31 @@ def _check_column(table: datasets.Dataset, key: str, column: str) -> None:
         raise ValueError(f"{key}={column}: the data set has the columns {', '.join(table.column_names)}")
 
 
-def _labels(table: datasets.Dataset, split: str, column: str) -> Tensor:
+def _labels(source: Source, table: datasets.Dataset, column: str) -> Tensor:
     """The labels of a whole split, int64; refuses what is not an integer class number."""
     _check_column(table, "label_column", column)
     values = table.select_columns([column]).with_format("arrow")[:].column(column)
     if not str(values.type).startswith(("int", "uint")):
         raise ValueError(f"label_column={column}: holds {values.type}, and class numbers are needed")
     if values.null_count:
-        raise ValueError(f"label_column={column}: {values.null_count} labels of the {split} split are missing")
+        first = source.row(str(table.split), values.is_null().to_pylist().index(True))
+        raise ValueError(
+            f"label_column={column}: {first} has no label ({values.null_count} of {len(values)} have none)"
+        )
     return torch.from_numpy(values.to_numpy().astype("int64"))
 
 
-def _classes(table: datasets.Dataset, column: str, labels: list[Tensor]) -> int:
+def _classes(source: Source, tables: list[datasets.Dataset], column: str, labels: list[Tensor]) -> int:
     """Number of classes: as the data set states it, else the highest label plus one; refuses labels outside."""
-    low = min(int(part.min()) for part in labels)
     high = max(int(part.max()) for part in labels)
-    classes: int = getattr(table.features[column], "num_classes", high + 1)
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise ValueError(f"label_column={column}: {wrong} is outside 0 … {classes - 1}; is every split labelled?")
+    classes: int = getattr(tables[0].features[column], "num_classes", high + 1)
+    for table, part in zip(tables, labels, strict=True):
+        wrong = torch.nonzero((part < 0) | (part >= classes))
+        if len(wrong):
+            row, label = source.row(str(table.split), int(wrong[0])), int(part[wrong[0]])
+            raise ValueError(
+                f"label_column={column}: {label} in {row} is outside 0 … {classes - 1}; is every split labelled?"
+            )
     return classes
 
 
@@ -235,14 +242,27 @@ def _pixels(source: Source, table: datasets.Dataset, column: str, rows: Tensor, 
     encoded = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     numbers = rows.tolist()
 
-    def fetch(chunk: range) -> list[bytes]:
-        cells = encoded[numbers[chunk.start : chunk.stop]][column]
-        return [Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"] for cell in cells]
+    def fetch(chunk: range) -> list[bytes | None]:
+        return [_bytes(cell) for cell in encoded[numbers[chunk.start : chunk.stop]][column]]
+
+    def name(number: int) -> str:
+        cell = encoded[numbers[number]][column]
+        if cell is not None and cell["bytes"] is None and cell["path"] is not None:
+            return str(cell["path"])
+        return source.row(str(table.split), numbers[number])
 
     chosen = hashlib.blake2s(rows.numpy().tobytes()).hexdigest()
-    make = functools.partial(decode_all, len(numbers), fetch, wanted, f"path={source.path}")
+    make = functools.partial(decode_all, len(numbers), fetch, wanted, f"path={source.path}", name)
     held = (source.content, source.config_name, str(table.split)) if source.content else table._fingerprint
     return torch.from_numpy(cached(_cache_folder(), (held, column, chosen, wanted), make))
+
+
+def _bytes(cell: Mapping[str, Any] | None) -> bytes | None:
+    """What a cell of encoded images holds or points to; None where there is nothing in it."""
+    if cell is None or (cell["bytes"] is None and cell["path"] is None):
+        return None
+    encoded: bytes = Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
+    return encoded
 
 
 def _cache_folder() -> Path:
@@ -258,15 +278,18 @@ def image_folder(
     test_fraction: float,
     split_seed: int,
     train_size: int | None,
+    val_size: Size = None,
+    test_size: int | None = None,
     channels: int = 3,
 ) -> ImageData:
     """A local folder with one sub-folder of images per class, or with such folders in `train/`, `val/` and `test/`.
 
     Classes are the sub-folders in alphabetical order. A split without a folder of its own is drawn from the others by
     `split_seed`: the share `val_fraction` or `test_fraction` of `train/` (or of everything), copies of a file in one
-    split; where the folder's own splits share files, a warning says so. Each image is scaled until
-    its shorter side is `image_size` and cut to the central square. All images lie in memory: 224×224 RGB pixels are
-    150 kB.
+    split; where the folder's own splits share files, a warning says so. Sizes keep so many images of a split, drawn by
+    `split_seed` (null: all; with a `train_size` and no `val_size` validation keeps the same share, 500 or more). Each
+    image is scaled until its shorter side is `image_size` and cut to the central square. All images lie in memory:
+    224×224 RGB pixels are 150 kB.
 
     Raises ValueError or FileNotFoundError (one sentence that begins with the argument's name) for a path that holds no
     such folders, classes that differ between splits, an image that cannot be decoded, and for arguments out of range.
@@ -276,18 +299,23 @@ def image_folder(
     check_fraction("val_fraction", val_fraction)
     check_fraction("test_fraction", test_fraction)
     check_seed("split_seed", split_seed)
-    check_size("train_size", train_size)
-    sizes = (val_fraction, test_fraction, split_seed, train_size)
+    sizes = Sizes(train_size, val_size, test_size)
     wanted = PixelFormat(image_size, channels)
     scan(path)
-    return _image_folder(path, content_hash(Path(path).expanduser()), sizes, wanted)
+    content = content_hash(Path(path).expanduser())
+    return _image_folder(path, content, val_fraction, test_fraction, split_seed, sizes, wanted)
 
 
 @functools.lru_cache(maxsize=2)
 def _image_folder(
-    path: str, content: str, sizes: tuple[float, float, int, int | None], wanted: PixelFormat
+    path: str,
+    content: str,
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    sizes: Sizes,
+    wanted: PixelFormat,
 ) -> ImageData:
-    val_fraction, test_fraction, split_seed, train_size = sizes
     found = scan(path)
     missing = {
         split: fraction
@@ -296,9 +324,15 @@ def _image_folder(
     }
     pool = found.files.pop("train")
     drawn = _copies_together(path, split_off(shuffled(len(pool), split_seed), missing), [file for file, _ in pool])
-    drawn["train"] = cut("train_size", drawn["train"], train_size)
     files = found.files | {split: [pool[number] for number in rows.tolist()] for split, rows in drawn.items()}
     _warn_of_copies(path, {split: [file for file, _ in labelled] for split, labelled in files.items()})
+    kept = sizes.kept({split: len(labelled) for split, labelled in files.items()})
+    files |= {
+        split: [labelled[number] for number in shuffled(len(labelled), split_seed)[: kept[split]].tolist()]
+        for split, labelled in found.files.items()
+        if kept[split] < len(labelled)  # all of a folder of its own stay in the order of their names
+    }
+    files |= {split: files[split][: kept[split]] for split in drawn}
     return ImageData(
         {split: _read_files(path, content, [file for file, _ in files[split]], wanted) for split in SPLITS},
         {split: torch.tensor([label for _, label in files[split]]) for split in SPLITS},
@@ -315,7 +349,9 @@ def _copies_together(path: str, parts: dict[str, Tensor], files: list[Path]) -> 
         for number in rows.tolist():
             moved[home.setdefault(hashes[number], split)].append(number)
     if empty := [split for split, rows in moved.items() if not rows]:
-        raise ValueError(f"path={path}: the {empty[0]} split is empty, because its images are copies of others")
+        raise ValueError(
+            f"path={path}: the {empty[0]} split is empty, because its images are copies of others; add images"
+        )
     return {split: torch.tensor(rows) for split, rows in moved.items()}
 
 
@@ -333,6 +369,7 @@ def _read_files(path: str, content: str, files: list[Path], wanted: PixelFormat)
         return [file.read_bytes() for file in files[chunk.start : chunk.stop]]
 
     root = Path(path).expanduser()
-    chosen = hashlib.blake2s(repr([str(file.relative_to(root)) for file in files]).encode()).hexdigest()
-    make = functools.partial(decode_all, len(files), fetch, wanted, f"path={path}")
+    names = [str(file.relative_to(root)) for file in files]
+    chosen = hashlib.blake2s(repr(names).encode()).hexdigest()
+    make = functools.partial(decode_all, len(files), fetch, wanted, f"path={path}", names.__getitem__)
     return torch.from_numpy(cached(_cache_folder(), ("folder", content, chosen, wanted), make))

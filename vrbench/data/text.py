@@ -7,21 +7,24 @@ and never by the run's seed, so that every seed and every optimizer meets the sa
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from vrbench.data.documents import SPLITS, check_shares, deal, digest, divide, shortened, topic_families
 from vrbench.data.hub import Source
+from vrbench.data.plain_text import read, read_all
+from vrbench.data.splits import Size, Sizes
 
 if TYPE_CHECKING:
     import datasets
 
 Item = TypeVar("Item")
-SPLITS = ("train", "val", "test")
+FLOOR = 20_000
+"""Characters of validation that a small `train_size` leaves at least: some 5,000 tokens of English."""
 
 
 @dataclass(frozen=True)
@@ -42,66 +45,64 @@ class Pairs:
     test: list[tuple[str, str]]
 
 
-def pydoc(val_fraction: float, test_fraction: float) -> Corpus:
+def pydoc(
+    val_fraction: float,
+    test_fraction: float,
+    train_size: int | None = None,
+    val_size: Size = None,
+    test_size: int | None = None,
+) -> Corpus:
     """The reference text that ships with CPython (`pydoc_data.topics`): some 79 topics, 65,000 words, no download.
 
     Topics quote one another at length (17 % of the text repeats paragraphs of another), so topics that share a
     paragraph of 40 characters or more form one family and a family is never split. The text differs a little between
-    Python versions, and with it every figure: compare runs of one version.
+    Python versions, and with it every figure: compare runs of one version. Sizes are in characters (see `_corpus`).
+
+    Raises ValueError for shares that leave a split nothing, and for sizes out of range.
     """
     from pydoc_data.topics import topics
 
+    sizes = Sizes(train_size, val_size, test_size)
     families = [[topics[name] for name in family] for family in topic_families(topics)]
-    return Corpus(**split_groups(families, val_fraction, test_fraction))
+    splits = deal(families, val_fraction, test_fraction)
+    if empty := _empty(splits):
+        shares = f"val_fraction={val_fraction}, test_fraction={test_fraction}"
+        raise ValueError(f"{shares}: no family of topics is small enough for the {empty} split; give larger shares")
+    return _corpus(splits, sizes)
 
 
-def topic_families(topics: Mapping[str, str], shared_characters: int = 40) -> list[list[str]]:
-    """Names of topics, grouped so that no paragraph of `shared_characters` or more stands in two groups."""
-    group_of = {name: name for name in topics}
-    first_seen: dict[str, str] = {}
-    for name, text in topics.items():
-        for paragraph in (" ".join(part.split()) for part in text.split("\n\n")):
-            if len(paragraph) < shared_characters:
-                continue
-            old, new = group_of[name], group_of[first_seen.setdefault(paragraph, name)]
-            if old != new:
-                group_of = {member: new if group == old else group for member, group in group_of.items()}
-    families = defaultdict(list)
-    for name, group in group_of.items():
-        families[group].append(name)
-    return list(families.values())
+def _corpus(splits: dict[str, list[str]], sizes: Sizes) -> Corpus:
+    """The documents of each split, down to so many characters (null: all): documents in the order of their hashes, the
+    last one up to a line end. With a `train_size` and no `val_size` validation keeps the same share, 20,000 characters
+    or more. Raises ValueError for more than there is."""
+    there = {split: sum(map(len, documents)) for split, documents in splits.items()}
+    kept = sizes.kept(there, FLOOR, "characters")
+    return Corpus(
+        **{
+            split: documents if kept[split] == there[split] else shortened(documents, kept[split])
+            for split, documents in splits.items()
+        }
+    )
 
 
-def split_groups(groups: Iterable[list[str]], val_fraction: float, test_fraction: float) -> dict[str, list[str]]:
-    """Deal whole groups of documents to the splits: to validation and test in the order of their hashes until each has
-    its share of the characters, the rest to training. A group larger than a share is never held out for it.
-
-    Raises ValueError when the shares are out of range or a split gets nothing.
-    """
-    _check_shares(val_fraction, test_fraction)
-    ordered = sorted((list(group) for group in groups), key=lambda group: _digest(*group))
-    total = sum(len(document) for group in ordered for document in group)
-    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    room = {"val": val_fraction * total, "test": test_fraction * total}
-    for group in ordered:
-        size = sum(map(len, group))
-        split = next((s for s in room if 0 < size <= room[s]), "train")
-        splits[split].extend(group)
-        if split != "train":
-            room[split] -= size
-    return _none_empty(splits, "give more text, or other val_fraction and test_fraction")
-
-
-def hub(path: str, config_name: str | None, column: str, revision: str | None = None) -> Corpus:
+def hub(
+    path: str,
+    config_name: str | None,
+    column: str,
+    revision: str | None = None,
+    train_size: int | None = None,
+    val_size: Size = None,
+    test_size: int | None = None,
+) -> Corpus:
     """A text data set with splits train, validation and test: a name on the Hugging Face hub or a local folder of the
     same layout; rows of `column` (WikiText: lines with their line ends) are joined to one document a split.
 
     `config_name` is the configuration's name (`wikitext-2-raw-v1`), `revision` a commit, branch or tag of the hub's
-    repository (null: its newest). A local folder that has no subfolder of
-    that name is read as it is. Raises FileNotFoundError when the data cannot be had, ValueError for a wrong layout.
+    repository (null: its newest). A local folder that has no subfolder of that name is read as it is. Sizes are in
+    characters, from the beginning of a split (see `_corpus`). Raises FileNotFoundError when the data cannot be had,
+    ValueError, naming file and row, for files that cannot be read, a wrong layout and sizes out of range.
     """
-    import datasets
-
+    sizes = Sizes(train_size, val_size, test_size)
     local = Path(path).expanduser()
     if local.is_dir():
         folder = local / config_name if config_name is not None and (local / config_name).is_dir() else local
@@ -110,13 +111,7 @@ def hub(path: str, config_name: str | None, column: str, revision: str | None = 
         raise FileNotFoundError(f"path={path}: no such folder; give a folder of parquet files or a hub name")
     else:
         source = Source.of(path, config_name, revision)
-    try:
-        loaded = source.load()
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-        raise FileNotFoundError(
-            f"path={path}: cannot be loaded ({reason}); give a local folder of the same layout, or go online"
-        ) from error
+    loaded = source.load()
     splits = {}
     for ours, theirs in zip(SPLITS, ("train", "validation", "test"), strict=True):
         if theirs not in loaded:
@@ -124,20 +119,32 @@ def hub(path: str, config_name: str | None, column: str, revision: str | None = 
         if column not in loaded[theirs].column_names:
             has = ", ".join(loaded[theirs].column_names)
             raise ValueError(f"column={column}: no such column in {path} (it has {has})")
-        splits[ours] = ["".join(_texts(loaded[theirs], theirs, column))]
-    return Corpus(**_none_empty(splits, f"path={path} has no text in it"))
+        splits[ours] = ["".join(_texts(source, loaded[theirs], theirs, column))]
+    if empty := _empty(splits):
+        raise ValueError(f"path={path}: the {empty} split is empty: column={column} has no text in it")
+    return _corpus(splits, sizes)
 
 
-def _texts(table: datasets.Dataset, split: str, column: str) -> list[str]:
-    """The cells of a column of text; ValueError where one is no text or not UTF-8."""
+def _texts(source: Source, table: datasets.Dataset, split: str, column: str) -> list[str]:
+    """The cells of a column of text; ValueError, naming file and row, where one is no text or not UTF-8."""
     try:
         cells = list(table[column])
     except UnicodeDecodeError as error:
-        raise ValueError(f"column={column}: the {split} split holds text that is not UTF-8") from error
+        number = next(number for number in range(len(table)) if not _is_utf8(table, number))
+        raise ValueError(f"column={column}: {source.row(split, number)} is not UTF-8 text") from error
     for number, cell in enumerate(cells):
         if not isinstance(cell, str):
-            raise ValueError(f"column={column}: row {number} of the {split} split is {type(cell).__name__}, not text")
+            holds = "is missing" if cell is None else f"is {type(cell).__name__}, not text"
+            raise ValueError(f"column={column}: {source.row(split, number)} {holds}")
     return cells
+
+
+def _is_utf8(table: datasets.Dataset, number: int) -> bool:
+    try:
+        table[number]
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def files(
@@ -147,51 +154,60 @@ def files(
     pattern: str,
     val_fraction: float,
     test_fraction: float,
+    train_size: int | None = None,
+    val_size: Size = None,
+    test_size: int | None = None,
 ) -> Corpus:
     """Local UTF-8 text files. `path` is a file or a folder that is searched with `pattern` (`**/*.txt`).
 
-    With `val_path` and `test_path` (files or folders too) the splits are what they say. Without them a single file is
-    cut at line ends into training, validation and test, in this order; of several files each goes to one split whole.
-    Raises FileNotFoundError when a path or every match is missing, ValueError when a split is empty or not UTF-8.
+    With `val_path` and `test_path` (files or folders too) the splits are what they say. Without them each file goes to
+    one split whole, copies once; a single file, and files too few or too large for that, are cut at line ends into
+    training, validation and test, in this order. Sizes are in characters (see `_corpus`). Raises FileNotFoundError when
+    a path or every match is missing, ValueError when a split is empty, a file not UTF-8 or a size out of range.
     """
     if path is None:
         raise ValueError("path=null: give a text file, or a folder of text files")
-    documents = _read_all(path, pattern, "path")
+    sizes = Sizes(train_size, val_size, test_size)
+    documents = read_all(path, pattern, "path")
     if val_path is not None and test_path is not None:
-        val, test = _read_all(val_path, pattern, "val_path"), _read_all(test_path, pattern, "test_path")
-        both = set(documents) & set(val) | set(documents) & set(test) | set(val) & set(test)
-        if both - {""}:
+        val, test = read_all(val_path, pattern, "val_path"), read_all(test_path, pattern, "test_path")
+        if set(documents) & set(val) | set(documents) & set(test) | set(val) & set(test):
             raise ValueError(f"val_path={val_path}: the same file stands in two of the three splits")
-        splits = {"train": documents, "val": val, "test": test}
-        return Corpus(**_none_empty(splits, "put text into it"))
+        return _corpus({"train": documents, "val": val, "test": test}, sizes)
     if val_path is not None or test_path is not None:
         raise ValueError("val_path and test_path go together: give both, or neither to have path cut up")
-    if len(documents) > 1:
-        distinct = dict.fromkeys(documents)
-        return Corpus(**split_groups([[document] for document in distinct], val_fraction, test_fraction))
-    _check_shares(val_fraction, test_fraction)
-    size, seen = len(documents[0]), 0
-    test_begins = size - round(test_fraction * size)
-    val_begins = test_begins - round(val_fraction * size)
-    parts: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for line in documents[0].splitlines(keepends=True):
-        parts["train" if seen < val_begins else "val" if seen < test_begins else "test"].append(line)
-        seen += len(line)
-    splits = {split: ["".join(part)] for split, part in parts.items()}
-    return Corpus(**_none_empty(splits, f"path={path} has too few lines to be cut in three"))
+    splits = divide(documents, val_fraction, test_fraction)
+    if empty := _empty(splits):
+        distinct = set(documents)
+        held = "1 file" if len(distinct) == 1 else f"{len(distinct)} files"
+        lines = sum(len(document.splitlines()) for document in distinct)
+        raise ValueError(
+            f"path={path}: the {empty} split is empty, because {held} with {lines} line ends in all cannot be cut in "
+            "three at line ends near val_fraction and test_fraction; give more text, or val_path and test_path"
+        )
+    return _corpus(splits, sizes)
 
 
 def prompt_completion(
-    path: str | None, prompt_field: str, completion_field: str, val_fraction: float, test_fraction: float
+    path: str | None,
+    prompt_field: str,
+    completion_field: str,
+    val_fraction: float,
+    test_fraction: float,
+    train_size: int | None = None,
+    val_size: Size = None,
+    test_size: int | None = None,
 ) -> Pairs:
     """Pairs from JSON lines, one object a line with the two fields: a file that is split by a hash of the prompt (all
     pairs of one prompt go to one split), or a folder with train.jsonl, val.jsonl and test.jsonl.
 
-    Raises FileNotFoundError when a file is missing, ValueError for a line that is not such an object, an empty
-    completion, a prompt in two splits or an empty split.
+    Sizes keep so many pairs, in the order of their hashes (null: all; with a `train_size` and no `val_size` validation
+    keeps the same share, 500 or more). Raises FileNotFoundError when a file is missing, ValueError for a line that is
+    not such an object, an empty completion, a prompt in two splits, an empty split or a size out of range.
     """
     if path is None:
         raise ValueError("path=null: give a JSON-lines file of prompts and completions, or a folder of three")
+    sizes = Sizes(train_size, val_size, test_size)
     place = Path(path).expanduser()
     fields = (prompt_field, completion_field)
     if place.is_dir():
@@ -200,23 +216,52 @@ def prompt_completion(
         in_two = [{prompt for prompt, _ in splits[split]} for split in SPLITS]
         if held_out & in_two[0] or in_two[1] & in_two[2]:
             raise ValueError(f"path={path}: the same prompt stands in two of the three files")
-        return Pairs(**_none_empty(splits, "put pairs into it"))
-    _check_shares(val_fraction, test_fraction)
-    splits = {split: [] for split in SPLITS}
-    for prompt, completion in _read_pairs(place, fields):
-        place_in_line = int(_digest(prompt)[:12], 16) / 16**12
-        borders = {"val": val_fraction, "test": val_fraction + test_fraction}
-        split = next((s for s, border in borders.items() if place_in_line < border), "train")
-        splits[split].append((prompt, completion))
-    return Pairs(**_none_empty(splits, "give more pairs, or other val_fraction and test_fraction"))
+        if empty := _empty(splits):
+            raise ValueError(f"path={place / f'{empty}.jsonl'}: the {empty} split is empty; put pairs into this file")
+    else:
+        check_shares(val_fraction, test_fraction)
+        pairs = _read_pairs(place, fields)
+        splits = _by_prompt(pairs, val_fraction, test_fraction)
+        if empty := _empty(splits):
+            raise ValueError(
+                f"path={path}: the {empty} split is empty, because {len({prompt for prompt, _ in pairs})} different "
+                "prompts cannot fill three splits; give more, or a folder with train.jsonl, val.jsonl and test.jsonl"
+            )
+    kept = sizes.kept({split: len(pairs) for split, pairs in splits.items()})
+    return Pairs(**{split: _some(pairs, kept[split]) for split, pairs in splits.items()})
+
+
+def _by_prompt(
+    pairs: list[tuple[str, str]], val_fraction: float, test_fraction: float
+) -> dict[str, list[tuple[str, str]]]:
+    """Split by the prompts' hashes. A split that gets no prompt takes the first in their order from the largest."""
+    places = {prompt: int(digest(prompt)[:12], 16) / 16**12 for prompt, _ in pairs}
+    borders = {"val": val_fraction, "test": val_fraction + test_fraction}
+    home = {
+        prompt: next((split for split, border in borders.items() if place < border), "train")
+        for prompt, place in places.items()
+    }
+    for split in [split for split in SPLITS if split not in home.values()]:
+        largest, count = Counter(home.values()).most_common(1)[0]
+        if count > 1:
+            home[min((prompt for prompt in home if home[prompt] == largest), key=places.__getitem__)] = split
+    return {split: [pair for pair in pairs if home[pair[0]] == split] for split in SPLITS}
+
+
+def _some(pairs: list[tuple[str, str]], count: int) -> list[tuple[str, str]]:
+    """The first `count` pairs in the order of their hashes, as they lie."""
+    if count == len(pairs):
+        return pairs
+    chosen = sorted(range(len(pairs)), key=lambda number: digest(*pairs[number]))[:count]
+    return [pairs[number] for number in sorted(chosen)]
 
 
 def _read_pairs(path: Path, fields: tuple[str, str]) -> list[tuple[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"path={path}: no such file")
     pairs = []
-    text = _read(path, "path").removeprefix("\ufeff")  # what Windows programs put before UTF-8
-    for number, line in enumerate(text.split("\n"), 1):  # JSON text may hold any other line separator, U+2028 say
+    lines = read(path, "path").split("\n")  # JSON text may hold any other line separator, U+2028 say
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -230,44 +275,6 @@ def _read_pairs(path: Path, fields: tuple[str, str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _read_all(path: str, pattern: str, argument: str) -> list[str]:
-    place = Path(path).expanduser()
-    if place.is_file():
-        return [_read(place, argument)]
-    if not place.is_dir():
-        raise FileNotFoundError(f"{argument}={path}: no such file or folder")
-    found = sorted(match for match in place.glob(pattern) if match.is_file())
-    if not found:
-        raise FileNotFoundError(f"{argument}={path}: no file matches pattern={pattern}")
-    return [_read(file, argument) for file in found]
-
-
-def _read(path: Path, argument: str) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{argument}={path}: not UTF-8 text (byte {error.start})") from error
-
-
-def _check_shares(val_fraction: float, test_fraction: float) -> None:
-    if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
-        raise ValueError(
-            f"val_fraction={val_fraction}, test_fraction={test_fraction}: need positive shares that leave training some"
-        )
-
-
-def _none_empty(splits: dict[str, list[Item]], remedy: str) -> dict[str, list[Item]]:
-    for split, items in splits.items():
-        if not any(items):
-            raise ValueError(f"the {split} split is empty: {remedy}")
-    return splits
-
-
-def _digest(*parts: str) -> str:
-    """Hex digest that tells where one part ends and the next begins."""
-    state = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        encoded = part.encode()
-        state.update(len(encoded).to_bytes(8, "big"))
-        state.update(encoded)
-    return state.hexdigest()
+def _empty(splits: Mapping[str, Sequence[Item]]) -> str | None:
+    """The first split that has nothing in it."""
+    return next((split for split, items in splits.items() if not any(items)), None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vrbench.runs.added import without_added
 from vrbench.runs.identity import FOLLOWS, decides
 from vrbench.runs.index import Row, config_of
 from vrbench.runs.renamed import today
@@ -21,7 +22,7 @@ def identity_of(row: Row) -> dict[str, Any]:
     renamed since have their present names. Records of schema 1 do not know their data's content: a path counts by its
     last part.
     """
-    found = {key: value for key, value in config_of(row).items() if decides(key)}
+    found = without_added({key: value for key, value in config_of(row).items() if decides(key)})
     if row["schema"] == 1:
         paths = {
             key: Path(value).name for key, value in found.items() if key.endswith(".path") and isinstance(value, str)

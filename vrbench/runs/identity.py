@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vrbench.runs.added import without_added
 from vrbench.runs.content import content_hash
 
 DIGEST_BYTES = 8
@@ -79,12 +80,12 @@ def identify(
 
 
 def relevant(config: Mapping[str, Any], data: Mapping[str, str]) -> dict[str, Any]:
-    """The leaves that decide a run's numbers, by key written with dots; data by their content."""
-    return {
-        key: {"content": data[key]} if key in data else value
-        for path, value in leaves(config)
-        for key in [".".join(path)]
-    }
+    """The leaves that decide a run's numbers, by key written with dots; data by their content.
+
+    Keys that have been added since and change nothing (`runs.added`) are not among them.
+    """
+    decisive = without_added({".".join(path): value for path, value in leaves(config)})
+    return {key: {"content": data[key]} if key in data else value for key, value in decisive.items()}
 
 
 def leaves(node: Any, at: Key = ()) -> Iterator[tuple[Key, Any]]:
