@@ -32,7 +32,13 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 def summary(step: int = 20, value: float = 0.5, **changes: Any) -> dict[str, Any]:
     best = {"step": 10, "metrics": {"val/accuracy": value, "val/loss": 1.0}}
     primary = {"metric": "val/accuracy", "direction": "max"}
-    made = {"status": "finished", "steps": step, "best": best, "primary": primary, "seconds": {"train": 1.2}}
+    made = {
+        "status": "finished",
+        "steps": step,
+        "best": best,
+        "primary": primary,
+        "seconds": {"train": 1.0, "eval": 0.2},
+    }
     return {**made, "metrics": {"val/accuracy": 0.1, "test/accuracy": 0.4}, **changes}
 
 
@@ -41,6 +47,7 @@ def begin(folder: Path, step: int, total: int = 20) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps({"schema": 2, "status": "running", "total_steps": total}))
     (folder / "metrics.jsonl").write_text(json.dumps({"step": step}) + "\n")
+    (folder / "config.yaml").write_text("task: {data: {val_size: null}}\ntrainer: {evaluate_test: true}\n")
 
 
 def job(folder: Path, name: str = "a") -> Job:
@@ -126,6 +133,18 @@ def test_diverged_and_pruned_runs_say_so(tmp_path: Path, capsys: pytest.CaptureF
     first, second = capsys.readouterr().out.splitlines()
     assert "diverged at step 9" in first
     assert "pruned at step 7" in second
+
+
+def test_evaluation_that_took_over_half_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with SweepView(3) as view:
+        view.watch([job(tmp_path, name) for name in "abc"])
+        for name, evaluation in (("a", 30.0), ("b", 30.0), ("c", 1.0)):
+            begin(tmp_path / name, 20)
+            seconds = {"train": 10.0, "eval": evaluation}
+            (tmp_path / name / "summary.json").write_text(json.dumps(summary(seconds=seconds)))
+    last = capsys.readouterr().out.splitlines()[-1]
+    cheaper = "task.data.val_size=… or trainer.eval_every=… makes it cheaper"
+    assert last == f"2 of 3 runs: evaluation took 75% of its time; {cheaper}"
 
 
 def test_what_another_start_has_left_is_not_at_work(tmp_path: Path) -> None:

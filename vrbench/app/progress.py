@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from vrbench.loggers.console import HEARTBEAT, Ticker, draws, duration, outcome, plain_console, run_bars, short
 from vrbench.runs import records
+from vrbench.runs.remarks import costly_evaluation
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,10 +66,15 @@ class Job:
             run = records.Run(self.directory)
             if run.summary is None and self._manifest_time() != self.began and run.status == "pruned":
                 row = last_row(self.directory / "metrics.jsonl")
-                return {"status": "pruned", "steps": int(row.get("step", 0)), "seconds": {}}
+                return {"status": "pruned", "steps": int(row.get("step", 0)), "seconds": {"eval": 0.0}}
             return run.summary
         except (OSError, ValueError):  # it has not begun, or is being written
             return None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its resolved config."""
+        return dict(yaml.safe_load((self.directory / "config.yaml").read_bytes()))
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -91,6 +99,8 @@ class SweepView:
         self._found: dict[tuple[str, str], list[float]] = {}
         self._at_work: dict[Job, tuple[int, int]] = {}
         self._ended_here = 0
+        self._costly: list[str] = []
+        """What there is to say of runs that were over half evaluation."""
         self._pad = 0
         self._lock = threading.Lock()
         self._began: float | None = None
@@ -114,9 +124,12 @@ class SweepView:
         self.look()
         if self._bars is not None:
             self._live.stop()
+        if self._costly:
+            self._print(f"{len(self._costly)} of {self._ended_here} runs: {self._costly[0]}")
 
     def watch(self, jobs: Sequence[Job], over: int | None = None) -> None:
         """Say when each of these runs ends. `over`, where it is given, is how many of all have ended by now."""
+        self.look()  # those that have ended are counted before `over` says so
         with self._lock:
             self._open += [job for job in jobs if job.ended is None]
             self.over = self.over if over is None else over
@@ -143,6 +156,8 @@ class SweepView:
         seconds = sum(summary["seconds"].values())
         if self._began is None:
             self._began = time.monotonic() - seconds
+        if costly := costly_evaluation(summary["seconds"], job.config):
+            self._costly.append(costly)
         if summary["status"] != "pruned":
             metric = summary["primary"]["metric"]
             best = summary["best"]["metrics"].get(metric, math.nan)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.contracts import RunInfo
+from vrbench.runs.remarks import costly_evaluation
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -65,6 +66,8 @@ class Console:
         self.close()
         seconds = duration(sum(summary["seconds"].values()))
         self._console.print(f"{self._title}\n  {outcome(summary)}   {seconds}\n  → {self._run.directory}")
+        if costly := costly_evaluation(summary["seconds"], self._run.config):
+            self._console.print(f"  {costly}")
 
     def close(self) -> None:
         """Take the bar away, or end the heartbeat."""

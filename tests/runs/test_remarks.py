@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from vrbench.app.main import CONF
-from vrbench.training.clock import dear_evaluation
+from vrbench.runs.remarks import costly_evaluation
 
 DEAR = {"train": 2.0, "eval": 7.8, "probe": 0.2}
 
@@ -33,13 +33,13 @@ def config_of(*overrides: str) -> dict[str, Any]:
     ],
 )
 def test_what_makes_it_cheaper_is_a_key_of_the_run(overrides: list[str], remedies: str) -> None:
-    said = dear_evaluation(DEAR, config_of(*overrides))
-    assert said == f"evaluation took 78% of this run; {remedies} makes it cheaper"
+    said = costly_evaluation(DEAR, config_of(*overrides))
+    assert said == f"evaluation took 78% of its time; {remedies} makes it cheaper"
 
 
 def test_a_task_without_such_keys_still_has_the_trainers() -> None:
     config = {"task": {"name": "mine"}, "trainer": {"evaluate_test": True}}
-    assert dear_evaluation(DEAR, config) == "evaluation took 78% of this run; trainer.eval_every=… makes it cheaper"
+    assert costly_evaluation(DEAR, config) == "evaluation took 78% of its time; trainer.eval_every=… makes it cheaper"
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_a_task_without_such_keys_still_has_the_trainers() -> None:
     ],
 )
 def test_nothing_is_said_of_half_a_run_or_of_a_few_seconds(seconds: dict[str, float]) -> None:
-    assert dear_evaluation(seconds, {"task": {}, "trainer": {"evaluate_test": True}}) is None
+    assert costly_evaluation(seconds, {"task": {}, "trainer": {"evaluate_test": True}}) is None
