@@ -351,7 +351,7 @@ def test_paired_differences(two_arms: list[Arm]) -> None:
     (axis,) = paired_figure.figure(rivals(two_arms, 8)).axes
     assert axis.get_ylabel() == "Δ test accuracy"
     assert axis.get_title() == "slow − fast\ndigits, mlp"
-    assert axis.get_xlabel() == "seed: n = 3"
+    assert axis.get_xlabel() == "n = 3"
     points, cross = (next(own for own in axis.lines if own.get_marker() == marker) for marker in (POINT, "x"))
     assert (list(points.get_xdata()), list(points.get_ydata())) == ([0, 1], [0, 0])
     assert list(cross.get_xdata()) == [2]

@@ -154,3 +154,23 @@ def test_how_many_seeds_there_are_is_said_of_each_arm_where_they_differ(tmp_path
     seeds(tmp_path, [1.0, 2.0, 3.0, 4.0], optimizer="vradam")
     figure = lines.over(collect([tmp_path]), {"train/loss": "loss"}, figures.DEFAULT, "title")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["adamw, 3 seeds", "vradam, 4 seeds"]
+    title = figure.legends[0].get_title().get_text()
+    assert title == "Mean over 3–4 seeds; band: 95 % t interval of the mean"
+
+
+def test_runs_that_diverged_before_their_first_row_are_marked_too(tmp_path: Path) -> None:
+    seeds(tmp_path, [1.0, 1.1, 1.2], optimizer="adamw")
+    for seed in range(2):
+        write_rows(make_run(tmp_path, 1.0, optimizer="sgd", seed=seed, status="diverged"), [{"step": 1, "epoch": 0.1}])
+    figure = figures.learning_curves(collect([tmp_path]))
+    (cross,) = [line for line in figure.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert list(cross.get_xdata()) == [30, 30]  # the steps of their summaries
+    assert figure.axes[0].get_xlim()[1] > 30
+    title = " ".join(figure.legends[0].get_title().get_text().split())
+    assert title == "Mean over 3 seeds; band: 95 % t interval of the mean; ×: a run diverged"
+
+
+def test_of_one_step_alone_the_interval_is_inside() -> None:
+    one = Curve([5.0], [1.0], [0.8], [1.2], 3, [])
+    found = limits([one, one])
+    assert found.low < 0.8 < 1.2 < found.high

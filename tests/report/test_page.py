@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 EVIL = "<script>alert(1)</script>"
+SVG = "{http://www.w3.org/2000/svg}"
 HTML = "{http://www.w3.org/1999/xhtml}"
 
 
@@ -127,6 +128,21 @@ def test_a_chart_reads_what_the_curve_has() -> None:
     assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
     assert line.ends == [(217.0, TOP + 6.0)]  # at the step where the run diverged, at the worse edge
     assert line.band.startswith("M217 ")
+
+
+def test_the_page_has_the_looks_and_the_plot_of_the_figures(tree: Any) -> None:
+    """Colours and marks are the optimizer's own, and the forest plot is the first picture."""
+    first = next(tree.iter(f"{HTML}figure"))
+    assert first.get("class") == "forest"
+    told = text_of(first)
+    assert "vradam − adamw: digits, mlp" in told
+    assert re.search(r"better \(n = 8, 1 diverged\): Δ accuracy \+0\.1", told)
+    rows = [row for row in tree.iter(f"{HTML}tr") if row.find(f"{HTML}td/{SVG}svg") is not None]
+    for name in ("adamw", "vradam"):
+        own = [row for row in rows if text_of(row.find(f"{HTML}th")).startswith(name)]
+        classes = {path.get("class") for row in own for path in row.iter(f"{SVG}path")}
+        assert classes == {f"line c{look_of(name).hue}"}
+        assert len(own) > 1
 
 
 def test_a_hundred_long_runs_make_a_page_of_less_than_3_mb(tmp_path: Path) -> None:

@@ -108,10 +108,25 @@ def curve(arm: Arm, key: str, most: int = MOST_POINTS, over: Over = "step") -> C
     if tuning is not None:
         values = np.stack([_mean(values[tuning == each].T) for each in np.unique(tuning)])
     low, high = _interval(values)
-    ends = [(float(steps[-1]), float(y[-1])) for run, steps, y in own if run.status == "diverged"]
     mean = _mean(values.T)
     unit: Literal["seed", "tuning"] = "seed" if tuning is None else "tuning"
-    return Curve(grid.tolist(), mean.tolist(), low.tolist(), high.tolist(), len(values), ends, unit)
+    return Curve(grid.tolist(), mean.tolist(), low.tolist(), high.tolist(), len(values), ends(arm, key, over), unit)
+
+
+def ends(arm: Arm, key: str, over: Over = "step") -> list[tuple[float, float]]:
+    """Where each diverged run of an arm ended: step of its last row with the metric, and value there; without such a
+    row its last step that was finite, and nan. Over seconds, runs whose rows have no time are left out."""
+    import numpy as np
+
+    found = []
+    for run in arm.over:
+        if run.status != "diverged" or run.summary is None:
+            continue
+        steps, values = columns(run).get(key, (np.array([float(run.summary["steps"] or 0)]), np.array([math.nan])))
+        at = steps if over == "step" else seconds(run, steps)
+        if at is not None:
+            found.append((float(at[-1]), float(values[-1])))
+    return found
 
 
 def seconds(run: Run, steps: ndarray) -> ndarray | None:

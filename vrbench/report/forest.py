@@ -178,7 +178,7 @@ def _say(axis: Axes, row: Row, place: int, inches: float | None) -> None:
         axis.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, linespacing=1.0)
         return
     lines = row.label, f"{row.word} ({row.count})", row.difference
-    text = "\n".join(shortened(line, inches - 0.4) for line in lines)
+    text = "\n".join(shortened(line, inches - 0.15) for line in lines)
     axis.annotate(text, (0.0, place - 0.47), xycoords=("axes fraction", "data"), va="top", fontsize=8, linespacing=1.0)
 
 

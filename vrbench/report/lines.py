@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vrbench.report.arms import Arm
-from vrbench.report.curves import LEAST_SEEDS, Curve, Over, curve
+from vrbench.report.curves import LEAST_SEEDS, Curve, Over, curve, ends
 from vrbench.report.style import Look, NoData, headline, legend_below, logarithmic, panels, room
 from vrbench.report.view import View, looks_of
 
@@ -40,7 +40,8 @@ class Limits:
 
 
 def limits(lines: Sequence[Curve], rule: float | None = None, edge: Edge = "top") -> Limits:
-    """The limits of an axis by the means of its lines, not by intervals, which may be as wide as the page.
+    """The limits of an axis by the means of its lines, not by intervals, which may be as wide as the page; of lines
+    with one step alone by both.
 
     Logarithmic where all means are positive and the largest is more than five times the least, and less is better or
     nothing is (`edge`, where the worst is, is the top). Lines of which a run
@@ -48,8 +49,8 @@ def limits(lines: Sequence[Curve], rule: float | None = None, edge: Edge = "top"
     `FAR` times beyond the others' reach is outside. `rule`, a value to draw a line at, is inside.
     """
     whole = [line for line in lines if not line.ends] or list(lines)
-    means = [[value for value in line.mean if math.isfinite(value)] for line in whole]
-    known = sorted(value for line in lines for value in line.mean if math.isfinite(value))
+    means = [_values(line) for line in whole]
+    known = sorted(value for line in lines for value in _values(line))
     own = [values for values in means if values]
     extra = [] if rule is None else [rule]
     if not own:
@@ -65,6 +66,12 @@ def limits(lines: Sequence[Curve], rule: float | None = None, edge: Edge = "top"
     if positive and high > 5 * low:
         return Limits(max(low, DEEPEST * high) / 1.3, high * 1.3, logarithmic=True)
     return Limits(*_spread(inside), logarithmic=False)
+
+
+def _values(line: Curve) -> list[float]:
+    """What is to be seen of a line: its means, and where it has one step alone its interval too."""
+    values = [*line.mean, *line.low, *line.high] if len(line.steps) == 1 else line.mean
+    return [value for value in values if math.isfinite(value)]
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
@@ -116,10 +123,10 @@ def frame(axis: Axes, lines: Sequence[tuple[Curve, Look]], edge: Edge = "top", r
             if steps := beyond(line, found):
                 axis.plot([steps[0], steps[-1]], [place] * 2, color=look.color, marker=marker, markersize=6,
                           linestyle="none", fillstyle="none", transform=across, label="_beyond")  # fmt: skip
-    steps = sorted({step for line, _ in lines for step in line.steps})
-    if len(steps) == 1:
-        axis.set_xticks(steps)
-    elif steps:
+    steps = sorted({step for line, _ in lines for step in [*line.steps, *(step for step, _ in line.ends)]})
+    if len({step for line, _ in lines for step in line.steps}) == 1:
+        axis.set_xticks(steps[-1:])
+    if len(steps) > 1:
         beside = 0.02 * (steps[-1] - steps[0])
         axis.set_xlim(steps[0] - beside, steps[-1] + beside)
 
@@ -132,16 +139,20 @@ def _below(line: Curve, found: Limits) -> list[float]:
     return [step for step, value in zip(line.steps, line.mean, strict=True) if value < found.low]
 
 
-def told(lines: Sequence[Curve], *, marks: bool = False) -> str:
+def told(lines: Sequence[Curve], *, crosses: bool = False, marks: bool = False) -> str:
     """What lines, bands and marks are, in one sentence: `Mean over 3 seeds; band: 95 % interval of the mean …`."""
-    counts = list(dict.fromkeys(line.count for line in lines))
-    of = counts[0] if len(counts) == 1 else " or ".join([", ".join(counts[:-1]), counts[-1]])
-    parts = [f"Mean over {of}" if any(line.seeds > 1 for line in lines) else f"One {lines[0].unit}"]
+    of = [
+        own[-1].count if own[0].seeds == own[-1].seeds else f"{own[0].seeds}–{own[-1].count}"
+        for unit in dict.fromkeys(line.unit for line in lines)
+        if (own := sorted((line for line in lines if line.unit == unit), key=lambda line: line.seeds))
+    ]
+    many = any(line.seeds > 1 for line in lines)
+    parts = [f"Mean over {' or '.join(of)}" if many else f"One {lines[0].unit}"]
     if any(line.banded for line in lines):
         parts.append("band: 95 % t interval of the mean")
     else:
         parts.append(f"no band below {LEAST_SEEDS} {lines[0].unit}s")
-    if any(line.ends for line in lines):
+    if crosses or any(line.ends for line in lines):
         parts.append("×: a run diverged")
     if marks:
         parts.append("△▽: beyond the axis")
@@ -163,18 +174,22 @@ def over(arms: Sequence[Arm], keys: Mapping[str, str], view: View, title: str, a
     figure, axes = panels(len(there), room(3, size=view.size), height=2.6, size=view.size)
     counts = {label: line.count for key in reversed(there) for label, line in found[key].items()}
     same = len(set(counts.values())) < 2
-    marks = False
+    marks = crosses = False
     for axis, key in zip(axes, there, strict=True):
         for arm in arms:
             many = "" if same or arm.label not in counts else f", {counts[arm.label]}"
             draw(axis, found[key].get(arm.label), style[arm.label], f"{view.described(arm)}{many}")
         if key in rules:
             axis.axhline(rules[key], color="black", linestyle="--", linewidth=0.9)
-        frame(axis, [(line, style[label]) for label, line in found[key].items()], worse(arms[0], key), rules.get(key))
+        placed = [(line, style[label]) for label, line in found[key].items()]
+        lost = [arm for arm in arms if arm.label not in found[key] and arm.diverged]
+        placed += [(Curve([], [], [], [], 0, ends(arm, key, along)), style[arm.label]) for arm in lost]
+        frame(axis, placed, worse(arms[0], key), rules.get(key))
+        crosses = crosses or any(line.ends for line, _ in placed)
         marks = marks or any(line.get_label() == "_beyond" for line in axis.lines)
         axis.set_xlabel(AXES[along])
         axis.set_ylabel(keys[key])
     headline(figure, title)
     lines = [line for key in there for line in found[key].values()]
-    legend_below(figure, axes, view.size, told(lines, marks=marks))
+    legend_below(figure, axes, view.size, told(lines, crosses=crosses, marks=marks))
     return figure

@@ -37,13 +37,15 @@ def figure(found: Sequence[Rival], view: View = DEFAULT) -> Figure:
     left_out = len(shown) - ROWS * across
     shown = shown[: ROWS * across]
     made, axes = panels(len(shown), across, height=2.0, width=6.75, size=view.size)
+    titles: list[str] = []
     for axis, (one, place, rival) in zip(axes, shown, strict=True):
         _draw(axis, one, rival.split)
         names = f"{view.name(one.a)} − {view.name(one.b)}"
         if one.a.optimizer == one.b.optimizer:
             names = f"{view.label(one.a)} − {view.label(one.b)}"
-        inches = made.get_figwidth() / min(across, len(shown)) - 0.5
-        axis.set_title("\n".join(wrapped(line, inches, 9) for line in (names, place)), fontsize=8)
+        inches = made.get_figwidth() / min(across, len(shown)) - 0.3
+        titles.append("\n".join(wrapped(line, inches) for line in (names, place)))
+        axis.set_title(titles[-1], fontsize=8)
         axis.set_ylabel(f"Δ {'test' if rival.split == 'test' else 'validation'} {one.a.metric.replace('_', ' ')}")
     note = (
         "Points: paired seeds; square and bar: mean, 95 % interval; grey: below the smallest effect; ×: a side diverged"
@@ -108,5 +110,5 @@ def _limit(axis: Axes, values: Sequence[float]) -> None:
 
 def _counted(one: Comparison, seeds: int, replicates: int) -> str:
     if one.pairs.unit == "replicate":
-        return f"tuning: R = {replicates}, n = {seeds} seeds"
-    return f"seed: n = {seeds}"
+        return f"R = {replicates}, n = {seeds}"
+    return f"n = {seeds}"

@@ -203,8 +203,9 @@ def wrapped(text: str, inches: float, points: int = 8) -> str:
 
 def shortened(text: str, inches: float, points: int = 8) -> str:
     """The text in one line of so many inches; what is longer ends in …"""
-    most = max(8, int(inches * LETTERS[points]))
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    if inches_of(text, points) <= inches:
+        return text
+    return f"{text[: max(8, int(len(text) * inches / inches_of(text, points)) - 2)]}…"
 
 
 def headline(figure: Figure, text: str) -> None:
