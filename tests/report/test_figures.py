@@ -245,11 +245,23 @@ def test_tuning_budget_and_heat_map_of_trials(tmp_path: Path) -> None:
     assert expected[0] == pytest.approx(0.65)
     assert expected[1] == pytest.approx((0.5 + 0.7 * 2 + 0.9 * 3) / 6)
     assert list(seconds.lines[0].get_xdata()) == [2, 4, 6, 8]
+    assert note(trials.figure) == "One search; band: 90 % of all draws of k trials"
 
     axis = heat_maps.alpha1_heat_map(arms).axes[0]
     rates, alphas = zip(*axis.collections[0].get_offsets(), strict=True)
     assert (rates, alphas) == (pytest.approx([0.1, 0.01, 1e-4]), (3, 6, 12))
     assert list(axis.collections[0].get_array()) == [0.5, 0.7, 0.9]
+
+
+def test_the_spread_of_one_searchs_best() -> None:
+    """Of 0.5, 0.5 (diverged), 0.7, 0.9: one draw is any of them, of two 0.5 alone is 1 draw in 6, of three none."""
+    low, high = search_figures.spread_of_best([0.5, math.nan, 0.7, 0.9], "max")
+    assert (low, high) == ([0.5, 0.5, 0.7, 0.9], [0.9] * 4)
+    less_low, less_high = search_figures.spread_of_best([-0.5, math.nan, -0.7, -0.9], "min")
+    assert (less_low, less_high) == ([-0.9] * 4, [-0.5, -0.5, -0.7, -0.9])
+    many, _ = search_figures.spread_of_best([float(value) for value in range(100)], "max")
+    assert many[0] == 5  # the 95th best of 100
+    assert all(map(math.isnan, search_figures.spread_of_best([math.nan], "min")[0]))
 
 
 def test_edge_of_stability(tmp_path: Path) -> None:

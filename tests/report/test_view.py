@@ -78,6 +78,20 @@ def test_sizes(text: str, width: float, height: float | None) -> None:
     assert Size.parse(text) == Size(width, height)
 
 
+def test_an_arm_looks_the_same_where_it_alone_is_drawn(study: Path) -> None:
+    """adamw lr=0.2 is the second arm of its optimizer, also where the first was not asked for."""
+    arms = collect([study])
+    (second,) = [arm for arm in arms if arm.label == "adamw lr=0.2"]
+    dashes = []
+    for drawn in (arms, [second]):
+        axis = figures.learning_curves(drawn, View(every=tuple(arms))).axes[0]
+        (line,) = [line for line in axis.lines if str(line.get_label()).startswith("AdamW lr=0.2")]
+        dashes.append((line.get_color(), line.get_marker(), str(line.get_linestyle())))
+    assert dashes[0] == dashes[1]
+    alone = figures.learning_curves([second]).axes[0].lines[0]
+    assert alone.get_marker() != dashes[0][1]
+
+
 CLASSES = {"adamw": "torch.optim.AdamW", "sgd": "torch.optim.SGD", "vradam": "vrbench.optimizers.vradam.VRAdam"}
 
 

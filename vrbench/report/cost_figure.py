@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vrbench.report.arms import Arm
 from vrbench.report.curves import representative
 from vrbench.report.style import NoData, headline, legend_below, panels, room, wrapped
-from vrbench.report.view import DEFAULT, View, looks_of
+from vrbench.report.view import DEFAULT, View
 from vrbench.runs.records import Run
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def cost(arms: Sequence[Arm], view: View = DEFAULT) -> Figure:
     if any(memories.values()):
         sides.append(("peak memory of a run (MiB)", lambda arm: memories[arm.label]))
     width = view.size.width if view.size else 6.75
-    style, labels = looks_of(arms), [wrapped(view.label(arm), min(2.0, 0.4 * width)) for arm in reversed(drawn)]
+    style, labels = view.looks(arms), [wrapped(view.label(arm), min(2.0, 0.4 * width)) for arm in reversed(drawn)]
     lines = max(label.count("\n") + 1 for label in labels)
     figure, axes = panels(
         len(sides), room(2, size=view.size), height=0.8 + (0.1 + 0.14 * lines) * len(drawn), width=width, size=view.size

@@ -41,6 +41,8 @@ class Curve:
     ends: list[tuple[float, float]]
     """Step and last value of each diverged run. The mean goes on over the seeds that are left."""
     unit: Literal["seed", "tuning", "search"] = "seed"
+    band: str = "95 % t interval of the mean"
+    """What `low` and `high` are."""
 
     @property
     def count(self) -> str:

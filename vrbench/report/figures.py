@@ -11,6 +11,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from vrbench.report.search_figures import lr_sensitivity, tuning_budget
 from vrbench.report.statistics import performance_profile as profile_of
 from vrbench.report.statistics import time_to_target as reached
 from vrbench.report.style import UNDATED, NoData, headline, legend_below, logarithmic, looks, panels, save, styled
-from vrbench.report.view import DEFAULT, View, looks_of
+from vrbench.report.view import DEFAULT, View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def write(arms: Sequence[Arm], output: Path, view: View = DEFAULT, kinds: Collec
     `kinds` are those of `KINDS` that are wanted; empty: all. A figure without data is not written, and one line on the
     console says why. Raises OSError where `output` cannot be written, ValueError for a view of what is not there.
     """
-    view.checked(arms)
+    view = replace(view.checked(arms), every=tuple(arms))
     output.mkdir(parents=True, exist_ok=True)
     written, missing = [], defaultdict[str, list[str]](list)
     for name, of, make in _wanted(arms, view, kinds):
@@ -114,7 +115,7 @@ def learning_curves(arms: Sequence[Arm], view: View = DEFAULT, along: lines.Over
     first, drawn = arms[0], shown(arms, view)
     keys = [f"train/{first.metric}"] if view.metric else ["train/loss", "val/loss"]
     named = {key: _named(key, first) for key in dict.fromkeys([*keys, f"val/{first.metric}"])}
-    return lines.over(drawn, named, view, _headline(arms, drawn), along, every=arms)
+    return lines.over(drawn, named, view, _headline(arms, drawn), along)
 
 
 def curves_over_time(arms: Sequence[Arm], view: View = DEFAULT) -> Figure:
@@ -127,7 +128,7 @@ def curves_over_time(arms: Sequence[Arm], view: View = DEFAULT) -> Figure:
 def rates(arms: Sequence[Arm], view: View = DEFAULT) -> Figure:
     """The effective rate, and gate and velocity² of the optimizers that have them, over the steps."""
     drawn = shown(arms, view)
-    return lines.over(drawn, RATES, view, _headline(arms, drawn), every=arms)
+    return lines.over(drawn, RATES, view, _headline(arms, drawn))
 
 
 def eos_ratios(arms: Sequence[Arm], view: View = DEFAULT) -> Figure:
@@ -136,7 +137,7 @@ def eos_ratios(arms: Sequence[Arm], view: View = DEFAULT) -> Figure:
     if not drawn:
         raise NoData("no run has eos/ metrics; train with probe=eos")
     title = f"{_headline(arms, drawn)} (dashed: the edge of stability)"
-    return lines.over(drawn, {"eos/ratio": "sharpness / threshold"}, view, title, rules={"eos/ratio": 1.0}, every=arms)
+    return lines.over(drawn, {"eos/ratio": "sharpness / threshold"}, view, title, rules={"eos/ratio": 1.0})
 
 
 def _named(key: str, arm: Arm) -> str:
@@ -170,7 +171,7 @@ def time_to_target(arms: Sequence[Arm], view: View = DEFAULT) -> Figure:
     """Share of an arm's runs that have reached the target, over training seconds (evaluation is off the clock)."""
     first, drawn = arms[0], shown(arms, view)
     target, key = target_of(drawn), f"val/{first.metric}"
-    style, names = looks_of(arms), {arm.label: view.described(arm) for arm in drawn}
+    style, names = view.looks(arms), {arm.label: view.described(arm) for arm in drawn}
     figure, (axis,) = panels(1, height=2.6, width=5.5, size=view.size)
     times = {
         arm.label: sorted(reached(list(run.rows()), key, target, first.direction).seconds for run in arm.over)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from vrbench.report.arms import Arm
 from vrbench.report.curves import LEAST_SEEDS, Curve, Over, curve, ends
 from vrbench.report.style import Look, NoData, headline, legend_below, logarithmic, panels, room
-from vrbench.report.view import View, looks_of
+from vrbench.report.view import View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,9 +124,9 @@ def frame(axis: Axes, lines: Sequence[tuple[Curve, Look]], edge: Edge = "top", r
                 axis.plot([steps[0], steps[-1]], [place] * 2, color=look.color, marker=marker, markersize=6,
                           linestyle="none", fillstyle="none", transform=across, label="_beyond")  # fmt: skip
     steps = sorted({step for line, _ in lines for step in [*line.steps, *(step for step, _ in line.ends)]})
-    if len({step for line, _ in lines for step in line.steps}) == 1:
-        axis.set_xticks(steps[-1:])
-    if len(steps) > 1:
+    if len(steps) == 1:
+        axis.set_xticks(steps)
+    elif steps:
         beside = 0.02 * (steps[-1] - steps[0])
         axis.set_xlim(steps[0] - beside, steps[-1] + beside)
 
@@ -149,7 +149,7 @@ def told(lines: Sequence[Curve], *, crosses: bool = False, marks: bool = False) 
     many = any(line.seeds > 1 for line in lines)
     parts = [f"Mean over {' or '.join(of)}" if many else f"One {lines[0].unit}"]
     if any(line.banded for line in lines):
-        parts.append("band: 95 % t interval of the mean")
+        parts.append(f"band: {' or '.join(dict.fromkeys(line.band for line in lines if line.banded))}")
     else:
         parts.append(f"no band below {LEAST_SEEDS} {lines[0].unit}s")
     if crosses or any(line.ends for line in lines):
@@ -160,17 +160,16 @@ def told(lines: Sequence[Curve], *, crosses: bool = False, marks: bool = False) 
 
 
 def over(arms: Sequence[Arm], keys: Mapping[str, str], view: View, title: str, along: Over = "step",
-         rules: Mapping[str, float] = {}, every: Sequence[Arm] = ()) -> Figure:  # fmt: skip
+         rules: Mapping[str, float] = {}) -> Figure:  # fmt: skip
     """One panel a metric that any of the arms has, over steps or training seconds. `keys` has the axes' labels.
 
-    `every` are the arms among which these were chosen: looks are theirs. `rules` are values to draw a dashed line at.
-    Raises NoData where no arm has any of them.
+    `rules` are values to draw a dashed line at. Raises NoData where no arm has any of them.
     """
     found = {key: {arm.label: line for arm in arms if (line := curve(arm, key, over=along))} for key in keys}
     there = [key for key in keys if found[key]]
     if not there:
         raise NoData("no run has logged " + " or ".join(keys))
-    style = looks_of(every or arms)
+    style = view.looks(arms)
     figure, axes = panels(len(there), room(3, size=view.size), height=2.6, size=view.size)
     counts = {label: line.count for key in reversed(there) for label, line in found[key].items()}
     same = len(set(counts.values())) < 2

@@ -47,9 +47,8 @@ def figure(found: Sequence[Rival], view: View = DEFAULT) -> Figure:
         titles.append("\n".join(wrapped(line, inches) for line in (names, place)))
         axis.set_title(titles[-1], fontsize=8)
         axis.set_ylabel(f"Δ {'test' if rival.split == 'test' else 'validation'} {one.a.metric.replace('_', ' ')}")
-    note = (
-        "Points: paired seeds; square and bar: mean, 95 % interval; grey: below the smallest effect; ×: a side diverged"
-    )
+    note = "Points: paired seeds, a column a tuning where R is said; square and bar: mean, 95 % interval; grey: below"
+    note = f"{note} the smallest effect; ×: a side diverged"
     more = f"; {left_out} more comparisons are left out" if left_out > 0 else ""
     legend_below(made, [], view.size, f"{note}; arrow: better{more}")
     return made

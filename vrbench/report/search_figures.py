@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LR = "optimizer.lr"
 LEAST_RATES = 3
+SPREAD = 0.9
+"""The share of draws that the band of one search alone holds."""
 BINS = 3
 """Stretches of a decade within which trials, each with a rate of its own, count as of one rate."""
 
@@ -88,17 +90,47 @@ def budget_curves(found: Sequence[Search]) -> dict[str, Curve]:
     """The expected best validation after k trials, by optimizer (and schedule, where there are several), of one task.
 
     Each search has its unbiased curve (`expected_best` without replacement); of replicates the mean, from three on with
-    Student's 95 % interval. Searches without a finished trial, and those that tuned the baseline as its own control,
-    are left out. An adaptive sampler's trials are not exchangeable: its curve flatters it.
+    a 95 % t interval. One search alone has the spread of its own best (`spread_of_best`), which says nothing of how
+    another search would have gone. Searches without a finished trial, and those that tuned the baseline as its own
+    control, are left out. An adaptive sampler's trials are not exchangeable: its curve flatters it.
     """
     own = [one for one in found if not one.control and any(math.isfinite(trial.value) for trial in one.trials)]
     several = len({one.schedule for one in own}) > 1
     by_label: dict[str, list[list[float]]] = {}
+    last: dict[str, Search] = {}
     for one in own:
         label = f"{one.optimizer} schedule={one.schedule}" if several else one.optimizer
         expected = expected_best([trial.value for trial in one.trials], one.direction, replacement=False)
         by_label.setdefault(label, []).append(expected.tolist())
-    return {label: _over_replicates(expected) for label, expected in by_label.items()}
+        last[label] = one
+    found_lines = {label: _over_replicates(expected) for label, expected in by_label.items()}
+    for label, line in found_lines.items():
+        if line.seeds == 1:
+            low, high = spread_of_best([trial.value for trial in last[label].trials], last[label].direction)
+            found_lines[label] = replace(line, low=low, high=high, band=f"{100 * SPREAD:g} % of all draws of k trials")
+    return found_lines
+
+
+def spread_of_best(values: Sequence[float], direction: Direction) -> tuple[list[float], list[float]]:
+    """Between which values the best of k = 1 … n trials lies in `SPREAD` of all draws of k of these n.
+
+    nan (diverged) is as bad as the worst finite value; all nan where there is none. Of the sorted trials, best first,
+    the best of k is among the first j with probability 1 - C(n - j, k) / C(n, k).
+    """
+    known = [value for value in values if math.isfinite(value)]
+    n = len(values)
+    if not known:
+        return [math.nan] * n, [math.nan] * n
+    worst = min(known) if direction == "max" else max(known)
+    ranked = sorted((value if math.isfinite(value) else worst for value in values), reverse=direction == "max")
+    ends: list[list[float]] = []
+    for k in range(1, n + 1):
+        reached = [1 - math.comb(n - j, k) / math.comb(n, k) for j in range(1, n + 1)]
+        bounds = [
+            next(j for j in range(n) if reached[j] >= level - 1e-12) for level in ((1 - SPREAD) / 2, (1 + SPREAD) / 2)
+        ]
+        ends.append(sorted(ranked[j] for j in bounds))
+    return [low for low, _ in ends], [high for _, high in ends]
 
 
 def _over_replicates(own: Sequence[Sequence[float]]) -> Curve:

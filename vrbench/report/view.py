@@ -22,6 +22,13 @@ class View:
     """Optimizers and labels to be drawn; empty: what each figure chooses by itself."""
     metric: str = ""
     """Instead of each task's primary metric: `loss`, or with its direction `f1:max`."""
+    every: tuple[Arm, ...] = ()
+    """All arms that there are: looks are theirs, whichever are drawn."""
+
+    def looks(self, arms: Sequence[Arm]) -> dict[str, Look]:
+        """The look of each arm of one task, by its label."""
+        place = {(arm.task, arm.model) for arm in arms}
+        return looks_of([*arms, *(arm for arm in self.every if (arm.task, arm.model) in place)])
 
     def name(self, arm: Arm) -> str:
         """The optimizer of an arm, as figures write it."""
