@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from vrbench.report.eos_figure import curve
-from vrbench.report.style import Look, looks, panels, styled
+from vrbench.report.style import Look, looks, panels, save, styled
 from vrbench.runs import archive
 from vrbench.runs.records import Run, find_runs
 
@@ -62,9 +62,9 @@ def draw(runs: Sequence[Run], output: Path) -> None:
     names = [f"{run.manifest['choices']['optimizer']} {run.manifest['seed']}" for run in runs]
     if not names:
         raise ValueError("no run that is over")
-    own = looks(names)
+    own = looks((name.partition(" ")[0], name) for name in names)
     with styled():
-        figure, axes = panels(len(PANELS), 1, height=1.9)
+        figure, axes = panels(len(PANELS), height=1.9)
         for run, name in zip(runs, names, strict=True):
             optimizer = yaml.safe_load((run.directory / "config.yaml").read_text(encoding="utf-8"))["optimizer"]
             rows = with_shares(list(run.rows()), optimizer)
@@ -76,7 +76,7 @@ def draw(runs: Sequence[Run], output: Path) -> None:
         axes[0].legend()
         axes[-1].legend()
         axes[-1].set_xlabel("step")
-        figure.savefig(output, format="svg", metadata={"Date": None})
+        save(figure, output, "svg")
 
 
 def main(words: Sequence[str] | None = None) -> None:

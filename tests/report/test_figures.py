@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from vrbench.report import figures, search_figures
+from vrbench.report import cost_figure, eos_figure, figures, heat_maps, search_figures
 from vrbench.report.arms import Arm, collect
 from vrbench.report.curves import curve, representative
-from vrbench.report.style import NoData, looks
+from vrbench.report.style import NoData, look_of
 
 
 def line(axis: Axes, label: str) -> tuple[list[float], list[float]]:
@@ -73,12 +73,6 @@ def test_the_best_of_each_optimizer_are_shown_first(tmp_path: Path) -> None:
     assert representative(arms, 9) == arms
 
 
-def test_looks_differ_and_keep(tmp_path: Path) -> None:
-    found = looks(f"arm{number:03}" for number in range(280))
-    assert len({(look.color, look.dash, look.marker) for look in found.values()}) == 280
-    assert looks(["b", "a"])["a"] == looks(["a", "b", "c"])["a"]
-
-
 # ---- figures --------------------------------------------------------------------------------------------------------
 
 
@@ -117,14 +111,39 @@ def test_time_to_target(two_arms: list[Arm]) -> None:
     end = 1.05 * 4
     assert line(axis, "fast") == ([0, 2, 2, 2, end], pytest.approx([0, 1 / 3, 2 / 3, 1, 1]))
     assert line(axis, "slow") == ([0, 4, 4, end], pytest.approx([0, 1 / 3, 2 / 3, 2 / 3]))
-    assert "≥ 0.8" in axis.get_title()
+    assert "accuracy ≥ 0.8, which half" in " ".join(str(axis.figure.get_suptitle()).split())
 
 
-def test_cost(two_arms: list[Arm]) -> None:
-    time, memory = figures.cost(two_arms).axes
-    assert [bar.get_width() for bar in time.patches] == pytest.approx([2000, 1000])  # slow is below fast
+def test_cost(tmp_path: Path) -> None:
+    """Each run with a command, and so a process, of its own; but for one of them, none of whose memory is its own."""
+    for optimizer, seconds in (("fast", 30), ("slow", 60), ("slow_too", 60)):
+        for seed in range(2):
+            shared = optimizer == "slow_too"
+            command = ["vrbench", f"optimizer={optimizer}", f"seed={'0,1' if shared else seed}"]
+            make_run(tmp_path, 0.8, optimizer=optimizer, seed=seed, seconds=seconds, command=command)
+    figure = cost_figure.cost(collect([tmp_path]))
+    time, memory = figure.axes
+    assert [bar.get_width() for bar in time.patches] == pytest.approx([2000, 2000, 1000])  # from below
     assert [bar.get_width() for bar in memory.patches] == pytest.approx([1e9 / 2**20] * 2)
-    assert [label.get_text() for label in time.get_yticklabels()] == ["slow", "fast"]
+    assert [label.get_text() for label in time.get_yticklabels()] == ["slow_too", "slow", "fast"]
+    assert "mean over 2 finished runs" in note(figure)
+
+
+def test_memory_of_a_shared_process_is_no_runs_own(two_arms: list[Arm]) -> None:
+    """All runs of `two_arms` have one command, as those of a multirun have; a run by itself is no exception."""
+    figure = cost_figure.cost(two_arms)
+    (time,) = figure.axes
+    assert len(time.patches) == 2
+    assert "peak memory is not shown" in note(figure)
+    alone = collect([two_arms[0].runs[0].directory])
+    assert len(alone[0].runs) == 1
+    assert cost_figure.own_memory(alone[0], cost_figure.commands_of) == []
+
+
+def note(figure: Figure) -> str:
+    """What stands above a figure's legend."""
+    (legend,) = figure.legends
+    return " ".join(legend.get_title().get_text().split())
 
 
 def test_performance_profile(tmp_path: Path) -> None:
@@ -159,20 +178,40 @@ def grid(tmp_path: Path) -> list[Arm]:
 
 
 def test_lr_sensitivity(grid: list[Arm]) -> None:
-    (axis,) = search_figures.lr_sensitivity(grid).axes
-    rates, medians = line(axis, "vradam: within 5 % at 0.001–0.001")
+    """The line goes through the better β3 at each rate; that the other one diverged at the largest rate is marked."""
+    figure = search_figures.lr_sensitivity(grid)
+    (axis,) = figure.axes
+    rates, values = line(axis, "vradam (6 runs): within 5 % at 0.01–0.01 or further")
     assert rates == [1e-4, 1e-3, 1e-2]
-    assert medians == pytest.approx([0.505, 0.605, math.nan], nan_ok=True)  # half of the runs at 0.01 diverged
+    assert values == pytest.approx([0.51, 0.61, 0.71])
+    points, _ = max(
+        (own for own in axis.lines if own.get_linestyle() == "None"), key=lambda own: len(own.get_xdata())
+    ).get_data()
+    assert sorted(points) == [1e-4, 1e-4, 1e-3, 1e-3, 1e-2]
+    (cross,) = [own for own in axis.lines if own.get_marker() == "x"]
+    assert list(cross.get_xdata()) == [1e-2]
+    assert cross.get_ydata()[0] < 0.1  # of the height of the picture
+    assert "best of the other settings" in note(figure)
     with pytest.raises(NoData, match="3 values"):
         search_figures.lr_sensitivity([arm for arm in grid if arm.settings["optimizer.lr"] != "0.01"])
 
 
+def test_random_trials_count_as_of_one_rate_within_a_third_of_a_decade() -> None:
+    tried = [(0.0011, 0.5, "a"), (0.0012, 0.7, "b"), (0.0013, 0.6, "c"), (0.011, 0.8, "d"), (0.11, math.nan, "e")]
+    points = [search_figures.Trial({"optimizer.lr": rate}, value, 0.0, others) for rate, value, others in tried]
+    found = search_figures.sensitivity(points, "max")
+    assert (found.rates, found.lost) == ([0.0012, 0.011, 0.11], [0.11])
+    assert found.values == pytest.approx([0.7, 0.8, math.nan], nan_ok=True)
+    alike = [search_figures.Trial(point.params, point.value, 0.0) for point in points]
+    assert len(search_figures.sensitivity(alike, "max").rates) == 5  # nothing but the rate was varied
+
+
 def test_heat_map(grid: list[Arm]) -> None:
-    axis = search_figures.beta3_heat_map(grid).axes[0]
+    axis = heat_maps.beta3_heat_map(grid).axes[0]
     assert [text.get_text() for text in axis.texts] == ["0.5", "0.6", "×", "0.51", "0.61", "0.71"]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
     with pytest.raises(NoData, match=r"optimizer\.alpha1 were not varied"):
-        search_figures.alpha1_heat_map(grid)
+        heat_maps.alpha1_heat_map(grid)
 
 
 def search(study: Path, costs: list[float | None]) -> None:
@@ -200,30 +239,55 @@ def test_tuning_budget_and_heat_map_of_trials(tmp_path: Path) -> None:
     search(tmp_path / "mine", [-0.5, -0.7, None, -0.9])
     arms = collect([tmp_path])
     trials, seconds = search_figures.tuning_budget(arms).axes
-    k, expected = line(trials, "vradam (4 trials)")
+    k, expected = line(trials, "vradam")
     assert k == [1, 2, 3, 4]
     # sorted 0.5 (diverged, as bad as the worst), 0.5, 0.7, 0.9: the best of two of them
     assert expected[0] == pytest.approx(0.65)
     assert expected[1] == pytest.approx((0.5 + 0.7 * 2 + 0.9 * 3) / 6)
     assert list(seconds.lines[0].get_xdata()) == [2, 4, 6, 8]
+    assert note(trials.figure) == "One search; band: 90 % of all draws of k trials"
 
-    axis = search_figures.alpha1_heat_map(arms).axes[0]
+    axis = heat_maps.alpha1_heat_map(arms).axes[0]
     rates, alphas = zip(*axis.collections[0].get_offsets(), strict=True)
     assert (rates, alphas) == (pytest.approx([0.1, 0.01, 1e-4]), (3, 6, 12))
     assert list(axis.collections[0].get_array()) == [0.5, 0.7, 0.9]
 
 
-def test_edge_of_stability(two_arms: list[Arm]) -> None:
+def test_the_spread_of_one_searchs_best() -> None:
+    """Of 0.5, 0.5 (diverged), 0.7, 0.9: one draw is any of them, of two 0.5 alone is 1 draw in 6, of three none."""
+    low, high = search_figures.spread_of_best([0.5, math.nan, 0.7, 0.9], "max")
+    assert (low, high) == ([0.5, 0.5, 0.7, 0.9], [0.9] * 4)
+    less_low, less_high = search_figures.spread_of_best([-0.5, math.nan, -0.7, -0.9], "min")
+    assert (less_low, less_high) == ([-0.9] * 4, [-0.5, -0.5, -0.7, -0.9])
+    many, _ = search_figures.spread_of_best([float(value) for value in range(100)], "max")
+    assert many[0] == 5  # the 95th best of 100
+    assert all(map(math.isnan, search_figures.spread_of_best([math.nan], "min")[0]))
+
+
+def test_edge_of_stability(tmp_path: Path) -> None:
+    """All seeds, with a band: sharpness 1, 2, 4 at step 5, of which the mean is 7/3."""
+    for seed, sharpness in enumerate((1.0, 2.0, 4.0)):
+        rows = [{"step": step, "eos/sharpness": sharpness, "eos/threshold": 4.0, "eos/ratio": sharpness / 4}
+                for step in (5, 10)]  # fmt: skip
+        write_rows(make_run(tmp_path, 1.0, seed=seed), rows)
+    make_run(tmp_path, 1.0, optimizer="adamw")
+    adamw, vradam = collect([tmp_path])
     with pytest.raises(NoData, match="probe=eos"):
-        figures.edge_of_stability(two_arms)
-    run = two_arms[0].runs[0]
-    write_rows(run.directory, [{"step": 1, "eos/sharpness": 2.0, "eos/threshold": 4.0, "eos/ratio": 0.5}])
-    sharpness, ratio = figures.edge_of_stability(two_arms).axes
-    assert line(sharpness, "threshold") == ([1], [4.0])
-    assert line(ratio, "ratio") == ([1], [0.5])
+        eos_figure.figure(adamw)
+    sharpness_axis, ratio = (figure := eos_figure.figure(vradam)).axes
+    assert line(sharpness_axis, "threshold") == ([5, 10], [4.0, 4.0])
+    assert line(sharpness_axis, "sharpness") == ([5, 10], pytest.approx([7 / 3] * 2))
+    assert line(ratio, "_ratio") == ([5, 10], pytest.approx([7 / 12] * 2))
+    bands = [band for band in sharpness_axis.collections if len(band.get_paths()[0].vertices) > 4]
+    heights = bands[0].get_paths()[0].vertices[:, 1]
+    assert heights.min() > 0
+    assert heights.max() > 4
+    assert note(figure) == "Mean over 3 seeds; band: 95 % t interval of the mean"
+    together = figures.eos_ratios([adamw, vradam])
+    assert [text.get_text() for text in together.legends[0].get_texts()] == ["vradam"]
 
 
-MAKERS: list[Callable[[list[Arm]], Figure]] = [figures.learning_curves, figures.time_to_target, figures.cost]
+MAKERS: list[Callable[[list[Arm]], Figure]] = [figures.learning_curves, figures.time_to_target, cost_figure.cost]
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
@@ -244,20 +308,66 @@ def test_write_saves_what_there_is_and_says_why_the_rest_is_not(
 ) -> None:
     written = figures.write(grid, tmp_path / "out")
     names = {path.name for path in written}
-    kinds = ("curves", "lr-sensitivity", "beta3-lr", "cost")
-    assert names == {f"{kind}-digits-mlp.{suffix}" for kind in kinds for suffix in ("png", "svg")}
+    per_task = ("curves", "lr-sensitivity", "beta3-lr", "cost")
+    kinds = ["forest", "paired", *(f"{kind}-digits-mlp" for kind in per_task)]
+    assert names == {f"{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg", "pdf")} - MISSING
     assert all(path.stat().st_size > 1000 for path in written)
-    assert {path.read_bytes()[:4] for path in written} == {b"\x89PNG", b"<?xm"}
+    assert {path.read_bytes()[:4] for path in written} == {b"\x89PNG", b"<?xm", b"%PDF"}
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 6
+    told = [line.removeprefix("vrbench-report: no figure ").partition(":")[0] for line in said]
+    drawn = {kind.removesuffix("-digits-mlp") for kind in kinds} - {"forest"}
+    assert sorted(told) == sorted(set(figures.KINDS) - drawn)
     reason = "no run's rows have the time at which it reached the target"
-    assert said[0] == f"vrbench-report: no figure time-to-target: {reason} (digits mlp)"
+    assert f"vrbench-report: no figure time-to-target: {reason} (digits mlp)" in said
 
 
-def test_the_same_runs_give_the_same_files(
-    two_arms: list[Arm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(figures, "PER_TASK", {"cost": figures.cost})
-    first, second = ({p.name: p.read_bytes() for p in figures.write(two_arms, tmp_path / name)} for name in ("x", "y"))
+MISSING = {f"forest.{suffix}" for suffix in ("png", "svg", "pdf")}
+"""One seed each gives no interval."""
+
+
+def test_the_same_runs_give_the_same_files(two_arms: list[Arm], tmp_path: Path) -> None:
+    first, second = (
+        {p.name: p.read_bytes() for p in figures.write(two_arms, tmp_path / name, kinds=["cost", "forest"])}
+        for name in ("x", "y")
+    )
     assert first == second
-    assert len(first) == 4
+    assert len(first) == 6
+    assert b"CreationDate" not in first["forest.pdf"]
+    assert b"/FontFile2" in first["forest.pdf"]  # TrueType, embedded: text stays text
+    assert b"training time per step (ms)</text>" in first["cost-digits-mlp.svg"]
+    assert b"<dc:date>" not in first["cost-digits-mlp.svg"]
+
+
+def test_curves_over_seconds_leave_evaluation_out(two_arms: list[Arm]) -> None:
+    figure = figures.curves_over_time(two_arms)
+    train, _ = figure.axes
+    assert line(train, "fast") == ([1, 2, 3], pytest.approx([1 / 10, 1 / 20, 1 / 30]))
+    assert line(train, "slow")[0] == [2, 4, 6]
+    assert train.get_xlabel() == "training time (s)"
+
+
+def test_rates(tmp_path: Path) -> None:
+    for optimizer, own in (("adamw", {}), ("vradam", {"optim/gate": 0.5, "optim/velocity_sq": 2.0})):
+        write_rows(make_run(tmp_path, 1.0, optimizer=optimizer), [{"step": 1, "optim/effective_lr": 0.1, **own}])
+    figure = figures.rates(collect([tmp_path]))
+    assert [axis.get_ylabel() for axis in figure.axes] == ["effective lr", "gate", "velocity²"]
+    assert line(figure.axes[1], "vradam") == ([1], [0.5])
+    assert note(figure) == "One seed; no band below 3 seeds"
+
+
+def test_paired_differences(two_arms: list[Arm]) -> None:
+    """Each seed's difference in the metric's unit; a seed of which one side diverged is marked at the edge."""
+    from vrbench.report import paired_figure
+    from vrbench.report.rivals import rivals
+
+    (axis,) = paired_figure.figure(rivals(two_arms, 8)).axes
+    assert axis.get_ylabel() == "Δ test accuracy"
+    assert axis.get_title() == "slow − fast\ndigits, mlp"
+    assert axis.get_xlabel() == "n = 3"
+    points, cross = (next(own for own in axis.lines if own.get_marker() == marker) for marker in (POINT, "x"))
+    assert (list(points.get_xdata()), list(points.get_ydata())) == ([0, 1], [0, 0])
+    assert list(cross.get_xdata()) == [2]
+    assert cross.get_ydata()[0] == 0.04  # worse is below
+
+
+POINT = look_of("slow").marker

@@ -18,14 +18,15 @@ from made_runs import make_run, write_rows
 
 from vrbench.report import page
 from vrbench.report.arms import collect
-from vrbench.report.chart import chart
+from vrbench.report.chart import TOP, chart
 from vrbench.report.curves import Curve
-from vrbench.report.style import looks
+from vrbench.report.style import look_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 EVIL = "<script>alert(1)</script>"
+SVG = "{http://www.w3.org/2000/svg}"
 HTML = "{http://www.w3.org/1999/xhtml}"
 
 
@@ -114,8 +115,7 @@ def test_verdicts_come_first_and_are_those_of_the_tables(tree: Any) -> None:
 def test_a_chart_reads_what_the_curve_has() -> None:
     nan = float("nan")
     one = Curve([10.0, 20.0, 30.0], [1.0, 2.0, 3.0], [nan, 1.5, 2.0], [nan, 2.5, 4.0], 3, [(20.0, 2.0)])
-    look = looks(["a"])["a"]
-    drawn = chart("loss", [("a", look, one)])
+    drawn = chart("loss", [("a", look_of("a"), one)])
     assert drawn.description == "loss over steps. At the end: a 3 [2, 4]"
     assert drawn.cursor["lines"] == [
         {"steps": [10, 20, 30], "mean": [1.0, 2.0, 3.0], "low": [None, 1.5, 2.0], "high": [None, 2.5, 4.0]}
@@ -126,8 +126,23 @@ def test_a_chart_reads_what_the_curve_has() -> None:
     heights = [y for _, y in line.marks]
     assert heights[0] > heights[1] > heights[2]
     assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
-    assert line.ends == [line.marks[1]]
+    assert line.ends == [(217.0, TOP + 6.0)]  # at the step where the run diverged, at the worse edge
     assert line.band.startswith("M217 ")
+
+
+def test_the_page_has_the_looks_and_the_plot_of_the_figures(tree: Any) -> None:
+    """Colours and marks are the optimizer's own, and the forest plot is the first picture."""
+    first = next(tree.iter(f"{HTML}figure"))
+    assert first.get("class") == "forest"
+    told = text_of(first)
+    assert "vradam − adamw: digits, mlp" in told
+    assert re.search(r"better \(n = 8, 1 diverged\): Δ accuracy \+0\.1", told)
+    rows = [row for row in tree.iter(f"{HTML}tr") if row.find(f"{HTML}td/{SVG}svg") is not None]
+    for name in ("adamw", "vradam"):
+        own = [row for row in rows if text_of(row.find(f"{HTML}th")).startswith(name)]
+        classes = {path.get("class") for row in own for path in row.iter(f"{SVG}path")}
+        assert classes == {f"line c{look_of(name).hue}"}
+        assert len(own) > 1
 
 
 def test_a_hundred_long_runs_make_a_page_of_less_than_3_mb(tmp_path: Path) -> None:

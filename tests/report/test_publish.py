@@ -103,7 +103,7 @@ def test_verdicts_are_what_anybody_computes_from_the_records(study: Path, tmp_pa
 
 def test_the_forest_plot_has_every_comparison_with_the_sign_of_a_gain(study: Path) -> None:
     met = rivals(collect([study / "confirm"]), 8)
-    digits, pydoc = forest.rows(met)
+    digits, pydoc = forest.rows(met).lines
     assert (digits.word, pydoc.word) == ("better", "worse")
     assert digits.label == "vradam − adamw: digits, mlp"
     assert digits.low < digits.gain < digits.high
@@ -115,7 +115,37 @@ def test_the_forest_plot_has_every_comparison_with_the_sign_of_a_gain(study: Pat
         assert (row.gain > drawn.zero) == (row.row.gain > 0)
         assert row.low <= row.gain <= row.high
     (axis,) = forest.figure(met).axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == [digits.label, pydoc.label]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "vradam − adamw\ndigits, mlp", "vradam − adamw\npydoc, mlp"
+    ]  # fmt: skip
+    assert axis.get_xlabel() == "gain over adamw in % of its mean (test)"
+    assert [text.get_text() for text in axis.texts] == [
+        f"better (n = 8)\n{digits.difference}", f"worse (n = 8)\n{pydoc.difference}"
+    ]  # fmt: skip
+    assert digits.difference.startswith("Δ accuracy +0.0")
+    assert pydoc.difference.startswith("Δ loss +0.0")  # the sign is that of the difference, and the gain is negative
+    (only,) = forest.rows(rivals([arm for arm in collect([study / "confirm"]) if arm.task == "pydoc"], 8)).lines
+    (found,) = [one for rival in met for one in rival.found if one.a.task == "pydoc"]
+    assert only.gain == pytest.approx(-found.pairs.difference)  # one metric alone: the axis has its unit
+
+
+def test_the_forest_plot_says_what_has_no_interval_and_how_many_tunings_there_were(study: Path) -> None:
+    for seed in range(2000, 2008):
+        for optimizer in ("adamw", "vradam"):
+            lost = "diverged" if optimizer == "vradam" else "finished"
+            make_run(study.parent, 1.0, task="hypergrid", optimizer=optimizer, seed=seed, study="s/confirm",
+                     status=lost, tuned=TUNED)  # fmt: skip
+    met = rivals(collect([study / "confirm"]), 8)
+    drawn = forest.plot(met)
+    assert drawn is not None
+    (row,) = [one for one in drawn.rows if "hypergrid" in one.row.label]
+    assert (row.gain, row.low, row.high) == (None, None, None)
+    assert row.text == f"{row.row.word} (n = 8, R = 1, 8 diverged): no pair has finished"
+    assert len(forest.figure(met).axes[0].texts) == 3
+
+
+TUNED = {"search": "x", "trials": 1, "budget": 1, "sampler": "random", "seeds": [0], "metric": None, "params": {},
+         "space": {}, "edges": []}  # fmt: skip
 
 
 def test_what_cannot_be_published_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

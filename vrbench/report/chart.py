@@ -9,7 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from vrbench.report.curves import Curve
-from vrbench.report.style import COLORS, DASHES, MARKERS, Look
+from vrbench.report.lines import Edge, Limits, limits, told
+from vrbench.report.style import Look
 
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 10, 40
@@ -33,7 +34,7 @@ class Line:
     band: str
     marks: list[tuple[float, float]]
     ends: list[tuple[float, float]]
-    """Where diverged runs ended."""
+    """Where diverged runs ended: at the edge, above or below which no value is worse."""
     last: str
     """Its last value, as the cursor would read it."""
 
@@ -50,6 +51,8 @@ class Chart:
     """Height of a horizontal reference line."""
     unit: str
     """What its horizontal axis counts: `step`, `trial`."""
+    note: str
+    """What its lines and bands are."""
     cursor: dict[str, Any]
     """What the page's script needs: `left` and `right` (the plot's edges), `from` and `to` (the steps there), their
     `unit`, `steps` to stop at, and of each line `steps`, `mean`, `low`, `high` (null: unknown)."""
@@ -63,25 +66,30 @@ class Chart:
 
 
 def chart(
-    title: str, curves: Sequence[tuple[str, Look, Curve]], rule: float | None = None, unit: str = "step"
+    title: str,
+    curves: Sequence[tuple[str, Look, Curve]],
+    rule: float | None = None,
+    unit: str = "step",
+    edge: Edge = "top",
 ) -> Chart:
     """Lay out the curves, of which there is at least one; `rule` is a value to draw a reference line at.
 
-    The vertical axis is logarithmic where all means are positive and the largest is more than five times the least;
-    its limits are those of the means, and bands are cut off there.
+    The vertical axis has the limits of the figures in print (`lines.limits`); what is beyond is cut off there, and
+    runs that diverged are marked at the `edge`.
     """
-    means = [value for _, _, line in curves for value in line.mean if math.isfinite(value)]
-    means += [] if rule is None else [rule]
+    shown = [line for _, _, line in curves]
+    found = limits(shown, rule, edge)
     steps = [step for _, _, line in curves for step in line.steps]
     left, right = min(steps), max(steps)
     if left == right:
         left, right = left - 1, right + 1
-    height, y_ticks = _vertical(min(means), max(means))
+    height, y_ticks = _vertical(found)
+    worst = TOP + 6 if edge == "top" else HEIGHT - BOTTOM - 6
 
     def x(step: float) -> float:
         return round(LEFT + (step - left) / (right - left) * (WIDTH - LEFT - RIGHT), 1)
 
-    lines = [_line(label, look, line, x, height) for label, look, line in curves]
+    lines = [_line(label, look, line, x, height, worst) for label, look, line in curves]
     cursor = {
         "left": LEFT,
         "right": WIDTH - RIGHT,
@@ -95,10 +103,12 @@ def chart(
         ],
     }
     x_ticks = [(x(step), f"{step:g}") for step in _ticks(left, right, integer=True)]
-    return Chart(title, lines, x_ticks, y_ticks, None if rule is None else height(rule), unit, cursor)
+    return Chart(title, lines, x_ticks, y_ticks, None if rule is None else height(rule), unit, told(shown), cursor)
 
 
-def _line(label: str, look: Look, line: Curve, x: Callable[[float], float], y: Callable[[float], float]) -> Line:
+def _line(
+    label: str, look: Look, line: Curve, x: Callable[[float], float], y: Callable[[float], float], worst: float
+) -> Line:
     points = [(x(step), y(value)) for step, value in zip(line.steps, line.mean, strict=True) if math.isfinite(value)]
     bounds = zip(line.steps, line.low, line.high, strict=True)
     pieces = []
@@ -106,16 +116,15 @@ def _line(label: str, look: Look, line: Curve, x: Callable[[float], float], y: C
         if known:
             corners = [(x(step), y(low), y(high)) for step, low, high in piece]
             pieces.append(_path([(at, high) for at, _, high in corners] + [(at, low) for at, low, _ in corners[::-1]]))
-    number = look.number
     return Line(
         label=label,
-        color=number % len(COLORS),
-        dash=" ".join(f"{1.8 * length:g}" for length in DASHES[number % len(DASHES)]),
-        mark=number % len(MARKERS),
+        color=look.hue,
+        dash=" ".join(f"{1.8 * length:g}" for length in look.dash),
+        mark=look.mark,
         path=_path(points),
         band="".join(f"{piece}Z" for piece in pieces),
         marks=points[:: max(1, math.ceil(len(points) / MARKS))],
-        ends=[(x(step), y(value)) for step, value in line.ends],
+        ends=[(x(step), worst) for step, _ in line.ends],
         last=reading(line.mean[-1], line.low[-1], line.high[-1]),
     )
 
@@ -133,22 +142,17 @@ def _short(values: Iterable[float]) -> list[float | None]:
     return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 
 
-def _vertical(low: float, high: float) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
+def _vertical(found: Limits) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
     """The height of a value, cut off at the edges, and the ticks."""
-    logarithmic = low > 0 and high > 5 * low
-    if logarithmic:
-        bottom, top = math.log(low / 1.2), math.log(high * 1.2)
-    else:
-        room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
-        bottom, top = low - room, high + room
+    bottom, top = (math.log(found.low), math.log(found.high)) if found.logarithmic else (found.low, found.high)
 
     def height(value: float) -> float:
-        if logarithmic:
+        if found.logarithmic:
             value = math.log(value) if value > 0 else -math.inf
         share = min(1.0, max(0.0, (value - bottom) / (top - bottom)))
         return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
 
-    ticks = _log_ticks(low / 1.2, high * 1.2) if logarithmic else _ticks(bottom, top)
+    ticks = _log_ticks(found.low, found.high) if found.logarithmic else _ticks(bottom, top)
     return height, [(height(value), f"{value:.5g}") for value in ticks]
 
 

@@ -215,12 +215,37 @@ def tasks(paths: tuple[Path, ...], form: str, within: str) -> None:
 @_paths
 @_output("report/figures")
 @click.option("--tuning", is_flag=True, help="The trials of searches too.")
-def figures(paths: tuple[Path, ...], output: Path, tuning: bool) -> None:
-    """Every figure that the runs have data for, as PNG and SVG."""
+@click.option("--only", metavar="KIND,…", default="", help="These kinds of figures alone: forest,curves,cost.")
+@click.option("--metric", metavar="NAME[:min|max]", default="", help="Instead of each task's primary metric: loss.")
+@click.option("--arms", "chosen", metavar="ARM,…", default="", help="These alone: an optimizer or a label each.")
+@click.option("--size", metavar="single | double | text | WxH", help="Printed size; inches.  [default: each its own]")
+@click.option("--names", metavar="OLD=NEW,…", default="", help="What to write for an optimizer or a label.")
+def figures(
+    paths: tuple[Path, ...],
+    output: Path,
+    tuning: bool,
+    only: str,
+    metric: str,
+    chosen: str,
+    size: str | None,
+    names: str,
+) -> None:
+    """Every figure that the runs have data for, as PNG, SVG and PDF; those that are not drawn are said, and why."""
     from vrbench.report import figures as drawing
+    from vrbench.report.style import Size
+    from vrbench.report.view import View, names_of
 
-    for path in drawing.write(_collect(paths, tuning=tuning), output):
+    view = View(Size.parse(size) if size else None, names_of(names), _words(chosen), metric)
+    kinds = _words(only)
+    for kind in kinds:
+        if kind not in drawing.KINDS:
+            raise ValueError(f"only={kind}: no such figure; there are {', '.join(drawing.KINDS)}")
+    for path in drawing.write(_collect(paths, tuning=tuning), output, view, kinds):
         click.echo(path)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (word.strip() for word in text.split(","))))
 
 
 @cli.command()

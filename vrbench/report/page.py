@@ -20,12 +20,14 @@ from vrbench.report import forest, search_figures, tables
 from vrbench.report.arms import Arm
 from vrbench.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, chart
 from vrbench.report.compare import Comparison
-from vrbench.report.curves import curve, groups, label_of, representative
+from vrbench.report.curves import curve, groups, representative
 from vrbench.report.formats import Table
+from vrbench.report.lines import worse
 from vrbench.report.looks import Looks
 from vrbench.report.registered import registered
 from vrbench.report.rivals import Rival, rivals
 from vrbench.report.style import looks
+from vrbench.report.view import DEFAULT, looks_of
 from vrbench.runs import records
 from vrbench.runs.index import has_read_test
 
@@ -153,11 +155,17 @@ def _budgets(found: Sequence[Comparison]) -> Iterator[Chart]:
         ]
         lines = search_figures.budget_curves(there)
         if lines:
-            style = looks(sorted(lines))
+            optimizers = {label: label.partition(" ")[0] for label in sorted(lines)}
+            style = looks((optimizer, label) for label, optimizer in optimizers.items())
+            both = one.a, one.b
+            named = {
+                label: f"{DEFAULT.named(optimizer, both)}{label.removeprefix(optimizer)}"
+                for label, optimizer in optimizers.items()
+            }
             title = (
                 f"best found, {' '.join(filter(None, (one.a.task, one.a.model, schedule)))}: expected {there[0].metric}"
             )
-            yield chart(title, [(label, style[label], lines[label]) for label in sorted(lines)], unit="trial")
+            yield chart(title, [(named[label], style[label], lines[label]) for label in optimizers], unit="trial")
 
 
 def _part(arms: Sequence[Arm]) -> TaskPart:
@@ -171,7 +179,7 @@ def _part(arms: Sequence[Arm]) -> TaskPart:
         _without(table, "task", "model"),
         _without(table.appendix, "task", "model") if table.appendix else None,
         len(arms) - len(drawn),
-        [label_of(arm) for arm in drawn if not any(curve(arm, key, MOST_POINTS) for key in names)],
+        [DEFAULT.described(arm) for arm in drawn if not any(curve(arm, key, MOST_POINTS) for key in names)],
         list(_charts(arms, drawn, names)),
         list(_charts(arms, drawn, EOS)) if any(curve(arm, "eos/ratio") for arm in drawn) else [],
         list(_pictures(drawn)),
@@ -191,11 +199,14 @@ def _without(table: Table, *dropped: str) -> Table:
 
 
 def _charts(arms: Sequence[Arm], drawn: Sequence[Arm], names: dict[str, str]) -> Iterator[Chart]:
-    style = looks(arm.label for arm in arms)
+    style = looks_of(arms)
     for key, name in names.items():
-        found = [(label_of(arm), style[arm.label], line) for arm in drawn if (line := curve(arm, key, MOST_POINTS))]
+        found = [
+            (DEFAULT.described(arm), style[arm.label], line) for arm in drawn if (line := curve(arm, key, MOST_POINTS))
+        ]
         if found:
-            yield chart(name.replace("_", " "), found, rule=1.0 if key == "eos/ratio" else None)
+            rule = 1.0 if key == "eos/ratio" else None
+            yield chart(name.replace("_", " "), found, rule, edge=worse(arms[0], key))
 
 
 def _pictures(arms: Iterable[Arm]) -> Iterator[Picture]:

@@ -23,7 +23,7 @@ from vrbench.report.looks import Looks
 from vrbench.report.registered import FILE as PLAN
 from vrbench.report.registered import registered
 from vrbench.report.rivals import rivals
-from vrbench.report.style import NoData, styled
+from vrbench.report.style import NoData, save, styled
 from vrbench.runs import archive
 from vrbench.runs.records import write_json, write_whole
 
@@ -81,7 +81,7 @@ def _write(study: Path, folder: Path) -> list[Path]:
         with styled():
             drawn = forest.figure(met)
             files.append(folder / "forest.svg")
-            write_whole(files[-1], lambda file: drawn.savefig(file, format="svg", metadata={"Date": None}))
+            write_whole(files[-1], lambda file: save(drawn, file, "svg"))
     except NoData:
         pass
     return files
