@@ -162,10 +162,10 @@ def test_what_another_start_has_left_is_not_at_work(tmp_path: Path) -> None:
 def test_the_heartbeat_says_how_far_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "HEARTBEAT", 0.0)
     monkeypatch.setattr(progress, "LOOK_EVERY", 60.0)
     with SweepView(4, over=2) as view:
         view.watch([job(tmp_path, "a"), job(tmp_path, "b")])
+        monkeypatch.setattr(progress, "HEARTBEAT", 0.0)
         begin(tmp_path / "a", 5)
         view.look()
         time.sleep(0.2)
