@@ -156,3 +156,16 @@ def test_a_grid_runs_them(vrbench: Call, tmp_path: Path) -> None:
         config = yaml.safe_load((run.directory / "config.yaml").read_bytes())
         rates[run.manifest["choices"]["optimizer"]] = config["optimizer"]["lr"]
     assert rates == {"sgd": 0.5, "adamw": 1e-3}
+
+
+def test_an_experiment_can_be_a_search_without_a_sweep_of_its_own(
+    vrbench: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /hydra/sweeper: search\nhydra:\n  mode: MULTIRUN\n  sweeper:\n"
+        "    n_trials: 2\n    sampler: grid\n    grid_points: 2\n    space: {optimizer.lr: {low: 0.01, high: 0.1}}\n"
+    )
+    assert vrbench(f"--config-dir={tmp_path / 'conf'}", "experiment=mine", *SHORT) == 0
+    assert "2 of 2 trials are over" in capfd.readouterr().out
+    assert list((tmp_path / "default/best/experiment").glob("*.yaml"))

@@ -140,6 +140,16 @@ def test_memory_of_a_shared_process_is_no_runs_own(two_arms: list[Arm]) -> None:
     assert cost_figure.own_memory(alone[0], cost_figure.commands_of) == []
 
 
+def test_the_first_run_of_a_process_has_its_own_peak(tmp_path: Path) -> None:
+    for seed in range(3):
+        path = make_run(tmp_path, 0.8, seed=seed, command=["vrbench", "-m", "seed=0,1,2"]) / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["machine"]["runs_before"] = seed
+        path.write_text(json.dumps(manifest))
+    (arm,) = collect([tmp_path])
+    assert len(cost_figure.own_memory(arm, cost_figure.commands_of)) == 1
+
+
 def note(figure: Figure) -> str:
     """What stands above a figure's legend."""
     (legend,) = figure.legends

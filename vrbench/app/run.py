@@ -6,6 +6,7 @@ torch is imported when a run really starts, so that help, `--cfg job`, refusals 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import signal
 import sys
@@ -33,6 +34,9 @@ from vrbench.runs.writer import RunIsTaken, cut_copies, repair, tidy
 
 PLUGINS = "hydra_plugins.vrbench"
 """What the module of our plugins is called in a config: Hydra takes plugins of the package `hydra_plugins` alone."""
+
+_begun = itertools.count()
+"""Of the runs that this process trains, one number each."""
 
 NAMED = 48
 """Characters that a run's name has for what tells it from the defaults."""
@@ -202,6 +206,7 @@ def _train(cfg: DictConfig, info: RunInfo, found: Standing, training: TrainerSet
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
         "processes": processes.size,
+        "runs_before": next(_begun),  # whose memory is in this process' peak too
     }
     try:
         with (

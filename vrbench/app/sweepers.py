@@ -286,7 +286,7 @@ class Tune(_Combinations):
 
         def base(choices: Mapping[str, str]) -> dict[str, Any]:
             words = [f"{group}={choice}" for group, choice in choices.items()]
-            return plain(self.compose([*words, f"sweep={chosen['sweep']}"]))
+            return plain(self.compose([*words, f"sweep={chosen['sweep'] or 'null'}"]))
 
         study = Path(config["results_dir"]) / config["study"]
         here = [f"study={config['study']}/tune", "trainer.evaluate_test=false"]

@@ -74,12 +74,21 @@ Commands = Callable[[Path], Counter[str]]
 def own_memory(arm: Arm, commands: Commands) -> list[float]:
     """Peak memory in MiB of each run that had its process for itself: the device's where there is one.
 
-    Both peaks are those of the process so far (`peak_memory_bytes`, `peak_device_memory_bytes`). The manifest does not
-    say who shared it; what it says is the command. Runs of one study with one command came from one multirun, search or
-    plan, and are left out. `commands` counts them by the study's folder (`commands_of`).
+    Both peaks are those of the process so far (`peak_memory_bytes`, `peak_device_memory_bytes`): of the first run alone
+    they are its own. An older manifest does not say which was the first; what it says is the command. Runs of one study
+    with one command came from one multirun, search or plan, and are left out. `commands` counts them by the study's
+    folder (`commands_of`).
     """
-    alone = [run for run in arm.over if commands(run.directory.resolve().parent)[_command(run)] < 2]
-    found = [run.manifest.get("peak_device_memory_bytes", run.manifest.get("peak_memory_bytes")) for run in alone]
+
+    def alone(run: Run) -> bool:
+        before = run.manifest["machine"].get("runs_before")
+        return commands(run.directory.resolve().parent)[_command(run)] < 2 if before is None else before == 0
+
+    found = [
+        run.manifest.get("peak_device_memory_bytes", run.manifest.get("peak_memory_bytes"))
+        for run in arm.over
+        if alone(run)
+    ]
     return [value / 2**20 for value in found if value is not None]
 
 
