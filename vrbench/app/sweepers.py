@@ -285,8 +285,8 @@ class Tune(_Combinations):
         settings = checked(search.SearchSettings, wanted, "hydra.sweeper.")
 
         def base(choices: Mapping[str, str]) -> dict[str, Any]:
-            words = [f"{group}={choice}" for group, choice in choices.items()]
-            return plain(self.compose([*words, f"sweep={chosen['sweep'] or 'null'}"]))
+            named = choices if chosen["sweep"] is None else {**choices, "sweep": chosen["sweep"]}
+            return plain(self.compose([f"{group}={choice}" for group, choice in named.items()]))
 
         study = Path(config["results_dir"]) / config["study"]
         here = [f"study={config['study']}/tune", "trainer.evaluate_test=false"]
