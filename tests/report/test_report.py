@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import itertools
 import json
 import math
@@ -276,8 +277,12 @@ def nasty_table() -> formats.Table:
 def test_markdown_is_escaped() -> None:
     lines = formats.markdown(nasty_table()).splitlines()
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]} == {3}
-    assert lines[2] == r"| a_b \& 50% #1 $x$ \~^\\{} \| \<i\>[x]\(y)\* \`c\` β | 1 |"
+    assert lines[2] == r"| a_b & 50% #1 $x$ \~^\\{} \| &lt;i>[x]\(y)\* \`c\` β | 1 |"
     assert lines[3].startswith("| two lines |")
+    for text in ("p < 0.05 & n > 3", "a <b", "<3", "R&D; x", "&amp;", "<!--", "</b>", "&#38;"):
+        tag = re.search(r"<[A-Za-z/!]|&#?\w+;", text) if text != "R&D; x" else re.search("&D;", text)
+        assert (formats.escape_markdown(text) == text) == (tag is None)
+        assert html.unescape(formats.escape_markdown(text)) == text
 
 
 def test_latex_is_escaped() -> None:

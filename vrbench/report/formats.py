@@ -1,8 +1,9 @@
-"""Tables in four formats: Markdown, LaTeX, CSV and JSON."""
+"""Tables in five formats: drawn on a terminal, Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import math
@@ -10,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from vrbench.report import screen
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Table:
     numeric: frozenset[str] = frozenset()
     """Headings of the columns that are set to the right."""
     title: str = ""
+    bold: frozenset[tuple[int, str]] = frozenset()
+    """Number of the row and heading of the cells that a verdict calls better."""
     appendix: Table | None = None
     """A table that comes with it (`vrbench.report.tuned`)."""
 
@@ -40,12 +45,15 @@ def markdown(table: Table) -> str:
     return "\n".join([*heading, *shown, "", *(f"{escape_markdown(note)}\n" for note in table.notes), *below])
 
 
-_MARKDOWN = re.compile(r"[\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(")
+_MARKDOWN = re.compile(r"[\\`*|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(")
+_HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+"""What begins a tag or an entity: any other `<` or `&` stays as it is, `p < 0.05` too."""
 
 
 def escape_markdown(text: str) -> str:
     """The text so that Markdown shows it as it is; a line break becomes a space."""
-    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", re.sub(r"\s*\n\s*", " ", text))
+    text = _MARKDOWN.sub(lambda found: f"\\{found[0]}", re.sub(r"\s*\n\s*", " ", text))
+    return _HTML.sub(lambda found: html.escape(found[0]), text)
 
 
 def latex(table: Table) -> str:
@@ -120,6 +128,7 @@ def _plain(value: Any) -> Any:
 
 
 FORMATS: Mapping[str, Callable[[Table], str]] = {
+    "text": screen.text,
     "markdown": markdown,
     "latex": latex,
     "csv": comma_separated,

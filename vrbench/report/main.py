@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from vrbench import __version__, terminal
 from vrbench.report.arms import Arm, collect
 
 if TYPE_CHECKING:
     from vrbench.report.looks import Mode
     from vrbench.report.smallest import Smallest
 
-FORMATS = ("markdown", "latex", "csv", "json")
+FORMATS = ("text", "markdown", "latex", "csv", "json")
 INTERVALS = ("bootstrap-t", "bca", "t")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
-@click.version_option(package_name="vrbench", prog_name="vrbench-report", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="vrbench %(version)s")
 def cli() -> None:
     """Read run folders, studies or whole results roots, and say what they show."""
 
@@ -35,9 +36,24 @@ def _output(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option("--output", "-o", type=click.Path(path_type=Path), default=default, show_default=True)
 
 
+def _form(context: click.Context, option: click.Parameter, value: str | None) -> str:
+    from vrbench.report import screen
+
+    return value or ("text" if screen.is_terminal() else "markdown")
+
+
+_format = click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    callback=_form,
+    help="[default: text, drawn, on a terminal; else markdown]",
+)
+
+
 def _statistics(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--format", "form", type=click.Choice(FORMATS), default="markdown", show_default=True),
+        _format,
         click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True),
         click.option(
             "--smallest-effect",
@@ -134,7 +150,7 @@ def table(
         planned=tests,
     )
     made.notes[:0] = told
-    click.echo(formats.FORMATS[form](made), nl=False)
+    print(formats.FORMATS[form](made), end="")
 
 
 @cli.command()
@@ -181,17 +197,17 @@ def compare(
         made.notes.append(f"{' '.join(key)}: has only {a if key in first else b}; left out.")
     total, pooled = comparing.overall(found), verdict_notes.pooled_gain(found)
     if form == "json":
-        click.echo(formats.as_json(made, overall=tables.overall_record(total, pooled)), nl=False)
+        print(formats.as_json(made, overall=tables.overall_record(total, pooled)), end="")
         return
     if pooled is not None:
         made.notes.insert(0, verdict_notes.pooled_note(pooled))
     made.notes[:0] = [tables.overall_note(total), *told]
-    click.echo(formats.FORMATS[form](made), nl=False)
+    print(formats.FORMATS[form](made), end="")
 
 
 @cli.command()
 @_paths
-@click.option("--format", "form", type=click.Choice(FORMATS), default="markdown", show_default=True)
+@_format
 @click.option("--within", default="5%", show_default=True, help="How near to the best a trial of a search is good.")
 def tasks(paths: tuple[Path, ...], form: str, within: str) -> None:
     """Over all tasks: who reaches targets first (AlgoPerf's profiles), and how much of each search space is good."""
@@ -208,7 +224,7 @@ def tasks(paths: tuple[Path, ...], form: str, within: str) -> None:
     made.notes.extend(task_summary.one_setting(arms))
     good = task_summary.robustness(arms, tolerance)
     for one in filter(None, (made, good)):
-        click.echo(formats.FORMATS[form](one))
+        print(formats.FORMATS[form](one))
 
 
 @cli.command()
@@ -220,7 +236,7 @@ def figures(paths: tuple[Path, ...], output: Path, tuning: bool) -> None:
     from vrbench.report import figures as drawing
 
     for path in drawing.write(_collect(paths, tuning=tuning), output):
-        click.echo(path)
+        print(path)
 
 
 @cli.command()
@@ -230,7 +246,7 @@ def html(paths: tuple[Path, ...], output: Path) -> None:
     """One self-contained page; what its verdicts need is what the study's plan declares."""
     from vrbench.report import page
 
-    click.echo(page.write(_collect(paths), output))
+    print(page.write(_collect(paths), output))
 
 
 @cli.command()
@@ -243,7 +259,7 @@ def publish(study: Path, output: Path, records: bool) -> None:
 
     folder = Path("results") / study.name if output == Path("results/<study>") else output
     for path in publishing.publish(study, folder, tables_too=not records):
-        click.echo(path)
+        print(path)
 
 
 @cli.command()
@@ -253,7 +269,7 @@ def rebuild(folder: Path) -> None:
     from vrbench.report import publish as publishing
 
     for path in publishing.rebuild(folder):
-        click.echo(path)
+        print(path)
 
 
 @cli.command()
@@ -263,9 +279,10 @@ def paper(paths: tuple[Path, ...], output: Path) -> None:
     """The paper's tables and figure beside what these runs gave."""
     from vrbench.report import paper as publishing
 
-    click.echo(publishing.write(_collect(paths), output))
+    print(publishing.write(_collect(paths), output))
 
 
+@terminal.output()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a wrong use or a bad record ends in one line and exit code 2."""
     with contextlib.suppress(OSError):
@@ -273,10 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.path.append(os.getcwd())
     try:
         code = cli.main(arguments, prog_name="vrbench-report", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe, `head` say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except BrokenPipeError:
+        raise
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
