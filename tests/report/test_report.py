@@ -132,13 +132,19 @@ def test_compare_finds_an_effect_and_leaves_a_null_alone(tmp_path: Path, capsys:
         report(capsys, "compare", "vradam", "adamw", tmp_path, "--format", "json", "--smallest-effect", "1e-6")
     )
     assert strict["rows"][1]["verdict"] == "insufficient data"
-    assert strict["rows"][1]["seeds_needed"] >= 1
+    assert strict["rows"][1]["seeds_least"] is None
+    assert strict["rows"][1]["seeds_about"] >= 1
 
 
 def test_too_few_seeds_say_how_many_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made_study(tmp_path, {"cifar10": 0.02, "digits": 0.0, "hypergrid": 0.02, "pydoc": 0.0}, seeds=range(5))
     shown = report(capsys, "compare", "vradam", "adamw", tmp_path)
-    assert shown.count("insufficient data (3 more seeds)") == 4
+    assert shown.count("insufficient data (at least 3 more seeds for any verdict") == 4
+    rows = json.loads(report(capsys, "compare", "vradam", "adamw", tmp_path, "--format", "json"))["rows"]
+    for row in rows:
+        assert row["seeds_least"] == 3
+        assert (f"any verdict, about {row['seeds_about']} for this difference)" in shown) == (row["seeds_about"] > 3)
+    assert any(row["seeds_about"] <= 3 for row in rows)
     assert "Overall: insufficient data 4" in shown
 
 
@@ -168,9 +174,21 @@ def test_a_family_is_corrected_together() -> None:
     pairs = pair(numbers(*[0.95] * 4, *[0.94] * 3), numbers(*[0.9] * 7), "max", Smallest())
     assert pairs.p == 2 / 128
     assert [verdict.word for verdict in judge([pairs] * 3)] == ["better"] * 3  # 3 · 2/128 = 0.047
-    assert [str(verdict) for verdict in judge([pairs] * 4)] == ["insufficient data (1 more seed)"] * 4
+    assert [str(verdict) for verdict in judge([pairs] * 4)] == [
+        "insufficient data (at least 1 more seed for any verdict)"
+    ] * 4
     untested = pair({}, {}, "max", Smallest())
-    assert str(judge([untested, pairs])[0]) == "insufficient data (6 more seeds)"
+    assert str(judge([untested, pairs])[0]) == "insufficient data (at least 6 more seeds for any verdict)"
+
+
+def test_enough_seeds_for_a_verdict_and_too_few_for_this_difference() -> None:
+    a, b = numbers(*[0.91, 0.89] * 4), numbers(*[0.9, 0.895] * 4)
+    (verdict,) = judge([pair(a, b, "max", Smallest.parse("0.0001"))])
+    assert verdict.least is None
+    assert verdict.about is not None
+    assert str(verdict) == f"insufficient data (about {verdict.about} more seeds for this difference)"
+    (few,) = judge([pair(numbers(0.91, 0.89), numbers(0.9, 0.895), "max", Smallest.parse("0.0001"))])
+    assert str(few).startswith("insufficient data (at least 4 more seeds for any verdict, about ")
 
 
 def test_a_difference_below_the_smallest_effect_is_no_improvement() -> None:
@@ -231,7 +249,7 @@ def test_tables_equal_what_metrics_jsonl_says(
         )
     assert vradam["difference"] == pytest.approx(plain.fmean(d), abs=1e-12)
     assert vradam["p"] == vradam["p_holm"] == sum(s >= abs(sum(d)) - 1e-12 for s in sums) / 16
-    assert (vradam["verdict"], vradam["seeds_needed"]) == ("insufficient data", 2)
+    assert (vradam["verdict"], vradam["seeds_least"]) == ("insufficient data", 2)
 
     test = json.loads(report(capsys, "table", tmp_path, "--format", "json"))["rows"]
     for row in test:

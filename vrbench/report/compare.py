@@ -28,8 +28,10 @@ class Verdict:
 
     word: Word
     p_holm: float
-    needed: int | None = None
-    """Units still to be run before more can be said (an estimate once the least number is there); None: not known."""
+    least: int | None = None
+    """So many more units at least before the test can be significant at all; None: there are enough."""
+    about: int | None = None
+    """So many more units would settle a difference of the size and spread seen: an estimate; None: not known."""
     keys: tuple[str, ...] = ()
     """What makes the two not comparable."""
     size: Size = ""
@@ -48,9 +50,21 @@ class Verdict:
             return f"{self.word}: {', '.join(self.keys)}"
         if self.word != "insufficient data":
             return ", ".join(filter(None, [f"{self.word} {self.size}".strip(), self.scope]))
-        if self.needed is None:
-            return self.word
-        return f"{self.word} ({self.needed} more {self.unit}{'s' if self.needed > 1 else ''})"
+        return f"{self.word} ({self.left})" if self.left else self.word
+
+    @property
+    def left(self) -> str:
+        """`at least 3 more seeds for any verdict, about 12 for this difference`; empty where neither is known."""
+        told = []
+        if self.least is not None:
+            told.append(f"at least {_more(self.least, self.unit)} for any verdict")
+        if self.about is not None and self.about > (self.least or 0):
+            told.append(f"about {self.about if told else _more(self.about, self.unit)} for this difference")
+        return ", ".join(told)
+
+
+def _more(count: int, unit: str) -> str:
+    return f"{count} more {unit}{'s' if count != 1 else ''}"
 
 
 def judge(family: Sequence[Pairs], planned: int = 0) -> list[Verdict]:
@@ -87,7 +101,7 @@ def _judge(pairs: Pairs, p: float, least: int, tests: int) -> Verdict:
     if pairs.test == "e-process":
         missing = least_for_evidence(tests) - pairs.units
     if missing > 0:
-        return replace(verdict, needed=missing)
+        return replace(verdict, least=missing, about=_about(pairs, tests))
     low, high = pairs.interval
     whole = pairs.diverged_a + pairs.diverged_b == 0
     if whole and -pairs.smallest <= low and high <= pairs.smallest:
@@ -97,15 +111,18 @@ def _judge(pairs: Pairs, p: float, least: int, tests: int) -> Verdict:
         beyond = whole and (low > pairs.smallest or high < -pairs.smallest)
         size: Size = "by more than the smallest effect" if beyond else "by how much is open"
         return replace(verdict, word="better" if side > 0 else "worse", size=size)
-    if math.isnan(pairs.deviation):
-        return verdict
-    enough = statistics.pairs_for(pairs.difference, pairs.deviation, pairs.smallest, tests)
-    if not math.isfinite(enough):
-        return verdict
-    fewest = 1
+    about, fewest = _about(pairs, tests), 1
     if pairs.test == "e-process":
         fewest = max(1, sequential.what_is_left(pairs.gains, ALPHA / tests).least)
-    return replace(verdict, needed=max(fewest, math.ceil(enough) - pairs.units))
+    return replace(verdict, least=fewest if fewest > 1 else None, about=about and max(fewest, about))
+
+
+def _about(pairs: Pairs, tests: int) -> int | None:
+    """How many more units would settle the difference, were it as it looks (`statistics.pairs_for`): 1 at least."""
+    if math.isnan(pairs.deviation):
+        return None
+    enough = statistics.pairs_for(pairs.difference, pairs.deviation, pairs.smallest, tests)
+    return max(1, math.ceil(enough) - pairs.units) if math.isfinite(enough) else None
 
 
 def least_for_evidence(tests: int) -> int:

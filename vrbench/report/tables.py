@@ -279,7 +279,8 @@ def _verdict_record(one: Comparison | None) -> dict[str, Any]:
         "unit": pairs.unit if pairs else None,
         "units": pairs.units if pairs else None,
         "family": verdict.tests if verdict and tested else None,
-        "seeds_needed": verdict.needed if verdict else None,
+        "seeds_least": verdict.least if verdict else None,
+        "seeds_about": verdict.about if verdict else None,
         "not_comparable": "; ".join(map(str, one.obstacles)) if one else "",
         "let_differ": "; ".join(map(str, one.let)) if one else "",
     }

@@ -102,7 +102,7 @@ def _left(one: Comparison) -> Iterator[str]:
     yield (
         f"{_place(one)}: a further {unit} makes the anytime-valid test decide: its p is {now:.2g} now, "
         f"{left.agrees:.2g} if the next is like the mean so far, {left.opposes:.2g} if it is the opposite; "
-        f"{max(left.least, 1)} more at least before it can be below {level:.2g}."
+        f"at least {max(left.least, 1)} more before it can be below {level:.2g}."
     )
 
 
