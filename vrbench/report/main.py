@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from vrbench import __version__, terminal
+from vrbench.report import layout
 from vrbench.report.arms import Arm, collect
 
 if TYPE_CHECKING:
     from vrbench.report.looks import Mode
     from vrbench.report.smallest import Smallest
 
-FORMATS = ("text", "markdown", "latex", "csv", "json")
 INTERVALS = ("bootstrap-t", "bca", "t")
 
 
@@ -36,24 +36,9 @@ def _output(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option("--output", "-o", type=click.Path(path_type=Path), default=default, show_default=True)
 
 
-def _form(context: click.Context, option: click.Parameter, value: str | None) -> str:
-    from vrbench.report import screen
-
-    return value or ("text" if screen.is_terminal() else "markdown")
-
-
-_format = click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    callback=_form,
-    help="[default: text, drawn, on a terminal; else markdown]",
-)
-
-
 def _statistics(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        _format,
+        layout.options,
         click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True),
         click.option(
             "--smallest-effect",
@@ -119,7 +104,7 @@ def _decided(arms: Sequence[Arm], smallest_effect: str | None, family: int | Non
 @click.option("--baseline", help="An optimizer or label: adds difference, p and verdict against it.")
 def table(
     paths: tuple[Path, ...],
-    form: str,
+    shown: layout.Layout,
     split: str,
     smallest_effect: str | None,
     interval: str,
@@ -130,7 +115,7 @@ def table(
     baseline: str | None,
 ) -> None:
     """One row for each configuration, over its seeds."""
-    from vrbench.report import formats, tables
+    from vrbench.report import tables
     from vrbench.report.comparable import check_names
     from vrbench.report.looks import Looks
 
@@ -148,9 +133,10 @@ def table(
         allow=allow,
         looks=looks,
         planned=tests,
+        numerals=shown.numerals,
     )
     made.notes[:0] = told
-    print(formats.FORMATS[form](made), end="")
+    print(shown.text(made), end="")
 
 
 @cli.command()
@@ -162,7 +148,7 @@ def compare(
     a: str,
     b: str,
     paths: tuple[Path, ...],
-    form: str,
+    shown: layout.Layout,
     split: str,
     smallest_effect: str | None,
     interval: str,
@@ -172,7 +158,7 @@ def compare(
     allow: tuple[str, ...],
 ) -> None:
     """Is A better than B? A verdict for each task, and an overall line. A and B: an optimizer or a label."""
-    from vrbench.report import cautions, comparable, control, formats, tables, verdict_notes
+    from vrbench.report import cautions, comparable, control, tables, verdict_notes
     from vrbench.report import compare as comparing
     from vrbench.report.looks import Looks
 
@@ -189,25 +175,23 @@ def compare(
         names = " and ".join(arm.name for arm in blind)
         raise ValueError(f"{names}: no run was to read the test split; --split val compares validation")
     found = comparing.compare(couples, split, smallest, interval, allow, looks, tests)
-    made = tables.comparison(found, a, b, split, smallest, interval)
+    made = tables.comparison(found, a, b, split, smallest, interval, shown.numerals)
     made.notes.extend(control.notes(arms, {key: second[key] for key in shared}, split))
     looks.record(found, split, "compare")
     made.notes.extend(looks.notes)
     for key in sorted(first.keys() ^ second.keys()):
         made.notes.append(f"{' '.join(key)}: has only {a if key in first else b}; left out.")
     total, pooled = comparing.overall(found), verdict_notes.pooled_gain(found)
-    if form == "json":
-        print(formats.as_json(made, overall=tables.overall_record(total, pooled)), end="")
-        return
-    if pooled is not None:
+    if pooled is not None and shown.form != "json":
         made.notes.insert(0, verdict_notes.pooled_note(pooled))
-    made.notes[:0] = [tables.overall_note(total), *told]
-    print(formats.FORMATS[form](made), end="")
+    if shown.form != "json":
+        made.notes[:0] = [tables.overall_note(total), *told]
+    print(shown.text(made, overall=tables.overall_record(total, pooled)), end="")
 
 
 @cli.command()
 @_paths
-@_format
+@layout.form_option
 @click.option("--within", default="5%", show_default=True, help="How near to the best a trial of a search is good.")
 def tasks(paths: tuple[Path, ...], form: str, within: str) -> None:
     """Over all tasks: who reaches targets first (AlgoPerf's profiles), and how much of each search space is good."""

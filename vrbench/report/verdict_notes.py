@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from vrbench.report import cautions, sequential
 from vrbench.report.across_tasks import Pooled, random_effects
 from vrbench.report.compare import Comparison
+from vrbench.report.numerals import Spread
 from vrbench.report.smallest import Smallest
 from vrbench.report.statistics import ALPHA
 
@@ -18,8 +19,8 @@ TESTS = {
 }
 
 
-def notes(found: Sequence[Comparison], smallest: Smallest, interval: str) -> list[str]:
-    """The notes of some comparisons, all of one family."""
+def notes(found: Sequence[Comparison], smallest: Smallest, interval: str, spread: Spread = "ci") -> list[str]:
+    """The notes of some comparisons, all of one family; `spread` is what stands beside their differences."""
     judged = [one for one in found if one.judged]
     units = {one.pairs.unit for one in judged}
     tests = max((one.verdict.tests for one in judged), default=0)
@@ -28,9 +29,11 @@ def notes(found: Sequence[Comparison], smallest: Smallest, interval: str) -> lis
     kinds = [f"95 % {interval} interval" if any(_plainly(one) for one in judged) or not judged else ""]
     kinds.append("95 % Student's t interval over replicate means" if any(_by_means(one) for one in judged) else "")
     kinds.append("interval that holds at every look" if "e-process" in used else "")
+    intervals = " or ".join(filter(None, kinds))
+    beside = {"ci": f" [{intervals}]", "sd": f" ± s.d. ({intervals}: not shown)", "none": f" ({intervals}: not shown)"}
     told = [
-        f"difference: mean over paired {' or '.join(f'{unit}s' for unit in sorted(units)) or 'seeds'} "
-        f"[{' or '.join(filter(None, kinds))}]. p: two-sided, "
+        f"difference: mean over paired {' or '.join(f'{unit}s' for unit in sorted(units)) or 'seeds'}"
+        f"{beside[spread]}. p: two-sided, "
         f"{'; '.join(TESTS[test] for test in used) or TESTS['sign-flip']}; Holm-corrected over the {plural} of the "
         f"family; a diverged run counts as the worst. Null: a unit's difference is as likely to be d as -d (symmetry). "
         f"Better or worse: p < {ALPHA}. Smallest effect that matters: {smallest.told}; "
