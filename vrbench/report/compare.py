@@ -12,6 +12,7 @@ import numpy as np
 from vrbench.report import replicates, sequential, statistics
 from vrbench.report.arms import Arm
 from vrbench.report.comparable import Difference, let_differ, obstacles
+from vrbench.report.curves import best as cost
 from vrbench.report.looks import Looks, Seen
 from vrbench.report.pairs import Pairs, Test, pair, pair_replicates
 from vrbench.report.replicates import Key
@@ -156,23 +157,30 @@ class Comparison:
         return not self.obstacles
 
 
-def pick(arms: Iterable[Arm], name: str) -> dict[tuple[str, str], Arm]:
+def pick(arms: Iterable[Arm], name: str, *, best: bool = False) -> dict[tuple[str, str], Arm]:
     """The arm of each task and model that a label (`vradam lr=0.001`), some of it, or an optimizer (`vradam`) names.
 
-    Raises ValueError where it names none, or more than one of a task and model.
+    Of several, with `best`, that with the best mean validation of those with most runs. Raises ValueError where it
+    names none, or, without `best`, more than one of a task and model.
     """
+    return {place: own[0] for place, own in named(arms, name, best=best).items()}
+
+
+def named(arms: Iterable[Arm], name: str, *, best: bool = False) -> dict[tuple[str, str], list[Arm]]:
+    """All arms that `pick` chooses from, the chosen one first. Raises ValueError as `pick` does."""
     places: dict[tuple[str, str], list[Arm]] = {}
     for arm in (arms := list(arms)):
         places.setdefault((arm.task, arm.model), []).append(arm)
-    chosen: dict[tuple[str, str], Arm] = {}
+    chosen: dict[tuple[str, str], list[Arm]] = {}
     for place, here in places.items():
-        named = [arm for arm in here if _is_named(arm, name)]
-        found = [arm for arm in here if arm.label == name] or [arm for arm in named if not arm.control] or named
-        if len(found) > 1:
+        meant = [arm for arm in here if _is_named(arm, name)]
+        found = [arm for arm in here if arm.label == name] or [arm for arm in meant if not arm.control] or meant
+        if len(found) > 1 and not best:
             labels = _some(sorted(arm.label for arm in found))
-            raise ValueError(f"{name}: names {len(found)} arms of {' '.join(place)}; give the label of one: {labels}")
+            raise ValueError(f"{name}: names {len(found)} arms of {' '.join(place)}; give the label of one: {labels}; "
+                             "or --best")  # fmt: skip
         if found:
-            chosen[place] = found[0]
+            chosen[place] = sorted(found, key=lambda arm: (-len(arm.over), cost(arm)))
     if not chosen:
         raise ValueError(f"{name}: no such optimizer or label; there are {_some(sorted({a.optimizer for a in arms}))}")
     return chosen

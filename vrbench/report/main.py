@@ -144,6 +144,7 @@ def table(
 @click.argument("b")
 @_paths
 @_statistics
+@click.option("--best", is_flag=True, help="Of several arms that A or B names, the best by validation.")
 def compare(
     a: str,
     b: str,
@@ -156,6 +157,7 @@ def compare(
     test: Mode,
     tuning: bool,
     allow: tuple[str, ...],
+    best: bool,
 ) -> None:
     """Is A better than B? A verdict for each task, and an overall line. A and B: an optimizer or a label."""
     from vrbench.report import cautions, comparable, control, tables, verdict_notes
@@ -164,7 +166,7 @@ def compare(
 
     looks, arms = Looks(test), _collect(paths, tuning=tuning)
     smallest, tests, told = _decided(arms, smallest_effect, family)
-    first, second = comparing.pick(arms, a), comparing.pick(arms, b)
+    first, second = comparing.pick(arms, a, best=best), comparing.pick(arms, b, best=best)
     shared = [key for key in first if key in second]
     if not shared:
         raise ValueError(f"{a} and {b} have no task and model in common")
@@ -176,6 +178,10 @@ def compare(
         raise ValueError(f"{names}: no run was to read the test split; --split val compares validation")
     found = comparing.compare(couples, split, smallest, interval, allow, looks, tests)
     made = tables.comparison(found, a, b, split, smallest, interval, shown.numerals)
+    if best:
+        made.notes[:0] = verdict_notes.chosen(
+            comparing.named(arms, a, best=True), comparing.named(arms, b, best=True), split
+        )
     made.notes.extend(control.notes(arms, {key: second[key] for key in shared}, split))
     looks.record(found, split, "compare")
     made.notes.extend(looks.notes)
@@ -187,6 +193,17 @@ def compare(
     if shown.form != "json":
         made.notes[:0] = [tables.overall_note(total), *told]
     print(shown.text(made, overall=tables.overall_record(total, pooled)), end="")
+
+
+@cli.command()
+@_paths
+@click.option("--format", "form", type=click.Choice(layout.FORMATS), default="csv", show_default=True)
+@click.option("--tuning", is_flag=True, help="The trials of searches too.")
+def runs(paths: tuple[Path, ...], form: str, tuning: bool) -> None:
+    """One row a run: what it is, its metrics, and the settings in which runs differ; CSV and JSON with all digits."""
+    from vrbench.report import run_table
+
+    print(layout.Layout(form).text(run_table.runs(_collect(paths, tuning=tuning))), end="")
 
 
 @cli.command()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vrbench.report import cautions, sequential
 from vrbench.report.across_tasks import Pooled, random_effects
+from vrbench.report.arms import Arm
 from vrbench.report.compare import Comparison
 from vrbench.report.numerals import Spread
 from vrbench.report.smallest import Smallest
 from vrbench.report.statistics import ALPHA
 
+Place = tuple[str, str]
+"""Task and model."""
 TESTS = {
     "sign-flip": "sign-flip test",
     "t": "Student's t over the means of replicates, which takes them for normal: too few for a test without that",
@@ -51,6 +54,19 @@ def notes(found: Sequence[Comparison], smallest: Smallest, interval: str, spread
     for one in judged:
         told += [*_components(one), *_looked(one), *_left(one)]
     return [*told, *cautions.code_between(found)]
+
+
+def chosen(a: Mapping[Place, Sequence[Arm]], b: Mapping[Place, Sequence[Arm]], split: str) -> list[str]:
+    """What `--best` chose in each task and model, and of how many; the chosen arm is the first of each."""
+    told = []
+    for place in sorted(a.keys() & b.keys()):
+        sides = [f"{own[place][0].label}, of {len(own[place])}" for own in (a, b)]
+        counts = {len(own[place]) for own in (a, b)}
+        uneven = "; of more arms a better best is to be expected" if len(counts) > 1 else ""
+        told.append(f"{' '.join(place)}: the best by validation: {'; '.join(sides)}{uneven}.")
+    if split != "test":
+        told.append("Chosen by the same validation that is compared: optimistic.")
+    return told
 
 
 def _plainly(one: Comparison) -> bool:
