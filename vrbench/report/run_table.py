@@ -20,7 +20,7 @@ def runs(arms: Sequence[Arm]) -> Table:
     """All runs of the arms, unfinished ones too, by arm and seed; every row has every column.
 
     Then come the final metrics (`test/accuracy`), the best validation's (`best/val/accuracy`), and the keys of the
-    configuration that differ between arms of one task and model. A run that has no such thing has an empty cell, in JSON null.
+    configuration that differ between arms of one task and model. What a run has not is empty (null).
     """
     parts = [part for arm in arms for part in (arm.parts.values() if arm.parts else [arm])]
     rows = [_row(part, run) for part in parts for run in part.runs]
