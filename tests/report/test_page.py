@@ -297,6 +297,21 @@ def test_axe_finds_nothing(browser: Browser, made: Path, heard: list[str], schem
     tab.close()
 
 
+def test_no_row_is_a_tower_on_a_phone(browser: Browser, heard: list[str], tmp_path: Path) -> None:
+    """Long texts keep a width at which they can be read, and the table scrolls."""
+    space = {
+        f"optimizer.{name}": {"low": 0.0001, "high": 0.1, "log": True} for name in ("lr", "beta3", "alpha1", "eps")
+    }
+    tuned = {"search": "s", "trials": 4, "budget": 4, "sampler": "random", "seeds": [0], "metric": "val/accuracy",
+             "params": dict.fromkeys(space, 0.001), "space": space, "edges": []}  # fmt: skip
+    make_run(tmp_path, 0.5, tuned=tuned)
+    tab = opened(browser, page.write(collect([tmp_path]), tmp_path / "page.html"), heard,
+                 viewport={"width": 360, "height": 800})  # fmt: skip
+    assert tab.evaluate("Math.max(...[...document.querySelectorAll('tr')].map(row => row.clientHeight))") < 200
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
+    tab.close()
+
+
 def test_arrow_keys_and_the_pointer_read_the_curve(browser: Browser, made: Path, heard: list[str]) -> None:
     tab = opened(browser, made, heard, viewport={"width": 360, "height": 800})
     figure = tab.locator("figure.chart", has=tab.get_by_text("validation accuracy", exact=True)).first
