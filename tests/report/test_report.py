@@ -18,6 +18,7 @@ import yaml
 from conftest import QUICK
 from made_runs import make_run
 
+import vrbench
 from vrbench.report import compare, formats
 from vrbench.report.arms import Arm, collect
 from vrbench.report.compare import judge
@@ -335,6 +336,13 @@ def test_a_wrong_use_is_one_line(
     assert len(shown.err.splitlines()) == 1
     assert shown.err.startswith("vrbench-report: ")
     assert line in shown.err
+
+
+def test_its_version_is_vrbench_s_installed_or_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: pytest.fail("there may be no metadata"))
+    assert report(capsys, "--version") == f"vrbench {vrbench.__version__}\n"
 
 
 def test_a_table_of_many_runs_reads_each_run_once_and_each_setting_once(
