@@ -100,6 +100,12 @@ def in_terminal(command: list[str], columns: int, encoding: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode(encoding)).replace("\r\n", "\n")
 
 
+def test_help_is_in_words_too() -> None:
+    told = run("report", "compare", "--help", place={"PYTHONIOENCODING": "ascii"})
+    assert (told.returncode, told.stderr) == (0, b"")
+    assert "KEY[,KEY...]" in told.stdout.decode("ascii")
+
+
 def test_names_come_out_as_they_are(study: Path) -> None:
     for place in ({}, {"LC_ALL": "C"}):
         found = run("index", study, "optimizer=vradam", "seed=0", place=place)

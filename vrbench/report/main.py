@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 INTERVALS = ("bootstrap-t", "bca", "t")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+class _Command(click.Command):
+    """A command whose help has words for signs that stdout lacks."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        return terminal.worded(super().get_help(ctx), sys.stdout)
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__, message="vrbench %(version)s")
 def cli() -> None:
     """Read run folders, studies or whole results roots, and say what they show."""
