@@ -177,8 +177,7 @@ def named(arms: Iterable[Arm], name: str, *, best: bool = False) -> dict[tuple[s
         found = [arm for arm in here if arm.label == name] or [arm for arm in meant if not arm.control] or meant
         if len(found) > 1 and not best:
             labels = _some(sorted(arm.label for arm in found))
-            raise ValueError(f"{name}: names {len(found)} arms of {' '.join(place)}; give the label of one: {labels}; "
-                             "or --best")  # fmt: skip
+            raise ValueError(f"{name}: names {len(found)} arms of {' '.join(place)}; give the label of one: {labels}")
         if found:
             chosen[place] = sorted(found, key=lambda arm: (-len(arm.over), cost(arm)))
     if not chosen:
