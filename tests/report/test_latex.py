@@ -127,7 +127,7 @@ def test_special_characters_are_escaped() -> None:
 def test_siunitx_columns_have_room_for_their_numbers() -> None:
     rows = [["0.9728 ± 0.0073"], ["-12.97 ± 0.11*"], ["nan"], [""]]
     told = latex(formats.Table(["x"], rows, [], [], frozenset({"x"}), bold=frozenset({(0, "x")})), siunitx=True)
-    assert r"S[table-format=-2.4(2), separate-uncertainty, detect-weight" in told
+    assert r"S[table-format=-2.4(2), separate-uncertainty, mode=text, detect-weight" in told
     assert "table-space-text-post={*}" in told
     assert r"\bfseries 0.9728 \pm 0.0073 \\" in told
     assert r"-12.97 \pm 0.11{*} \\" in told

@@ -119,7 +119,7 @@ def _s_column(cells: Sequence[str]) -> str:
     form += f"({deviation})" if deviation else ""
     form += f"e-{exponent}" if exponent else ""
     room = rf", table-space-text-post={{{_post(after)}}}" if after else ""
-    return rf"S[table-format={form}, separate-uncertainty, detect-weight, table-align-text-post=false{room}]"
+    return rf"S[table-format={form}, separate-uncertainty, mode=text, detect-weight, table-align-text-post=false{room}]"
 
 
 def _s_cell(cell: str, bold: bool) -> str:
