@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 OURS = {"optimizers", "tasks", "vrbench", "scripts", "tests"}
 
 CONTRACTS, NORMS, RANDOMNESS = "vrbench.contracts", "vrbench.norms", "vrbench.randomness"
+TERMINAL, VERSION = "vrbench.terminal", "vrbench.__version__"
 ALLOWED = {
     "optimizers": (),
     "tasks": (CONTRACTS, *(f"vrbench.{room}" for room in ("data", "environments", "objectives", "metrics", "models"))),
@@ -24,15 +25,16 @@ ALLOWED = {
     "vrbench/metrics": ("vrbench.data", "vrbench.runs"),
     "vrbench/data": ("vrbench.runs",),
     "vrbench/probes": (CONTRACTS, NORMS),
-    "vrbench/loggers": (CONTRACTS, "vrbench.runs"),
-    "vrbench/runs": (CONTRACTS,),
+    "vrbench/loggers": (CONTRACTS, TERMINAL, "vrbench.runs"),
+    "vrbench/runs": (CONTRACTS, TERMINAL),
     "vrbench/training": (CONTRACTS, NORMS, RANDOMNESS, "vrbench.runs"),
     "vrbench/tuning": (CONTRACTS, "vrbench.runs"),
     "vrbench/checks": (CONTRACTS, RANDOMNESS, "vrbench.training"),
-    "vrbench/report": ("vrbench.runs",),
+    "vrbench/report": (TERMINAL, VERSION, "vrbench.runs"),
     "vrbench/app": (
         CONTRACTS,
         RANDOMNESS,
+        TERMINAL,
         *(f"vrbench.{room}" for room in ("training", "runs", "tuning", "report", "checks", "loggers")),
     ),
     "vrbench": (RANDOMNESS, "vrbench.app.main"),

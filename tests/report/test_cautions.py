@@ -158,7 +158,7 @@ def test_trials_have_no_test_value_beside_confirmed_runs(tmp_path: Path, capsys:
     assert "Where test is empty, no run of the row was to read the test split." in shown["notes"]
     markdown = report(capsys, "table", tmp_path, "--tuning")
     (line,) = [line for line in markdown.splitlines() if "runs=tuning |" in line]
-    assert "| runs=tuning |  |  | 0 | 0 | 0 |" in line
+    assert "| runs=tuning | accuracy ↑ |  |  | 0 | 0 | 0 |" in line
     print_study(tmp_path / "mine")
     assert "test" in capsys.readouterr().out.splitlines()[2]
 

@@ -112,6 +112,55 @@ def test_verdicts_come_first_and_are_those_of_the_tables(tree: Any) -> None:
     assert text_of(heading) == "vradam against adamw"
 
 
+def test_notes_are_one_list_and_each_is_there_once(tree: Any) -> None:
+    (listed,) = [element for element in tree.iter(f"{HTML}ol") if element.get("class") == "notes"]
+    lines = [text_of(item) for item in listed]
+    assert len(lines) == len(set(lines)) > 4
+    assert [item.get("id") for item in listed] == [f"note{place}" for place in range(1, len(lines) + 1)]
+    referring = [paragraph for paragraph in tree.iter(f"{HTML}p") if text_of(paragraph).startswith("Notes ")]
+    told: set[int] = set()
+    for paragraph in referring:
+        for first, last in re.findall(r"(\d+)(?:–(\d+))?", text_of(paragraph)):
+            told |= set(range(int(first), int(last or first) + 1))
+    assert told == set(range(1, len(lines) + 1))
+    outside = [text_of(note) for note in tree.iter(f"{HTML}p") if note.get("class") == "note"]
+    assert [line for line in outside if line in lines] == []
+    assert sum("bad: diverged, or beyond" in line for line in lines) == 1
+
+
+def test_notes_are_numbered_in_stretches() -> None:
+    notes = page.Footnotes()
+    assert notes.of(["a", "b", "a", "c"]) == [(1, 3)]
+    assert notes.of(["d", "a", "c"]) == [(1, 1), (3, 4)]
+    assert notes.of([]) == []
+    assert notes.lines == ["a", "b", "c", "d"]
+
+
+def test_figures_of_cost_and_tuning_are_there_where_there_are_data(tmp_path: Path) -> None:
+    for lr in (0.001, 0.01, 0.1):
+        for seed in range(2):
+            make_run(tmp_path, 0.5 + lr, seed=seed, settings={"lr": lr})
+    text = page.render(collect([tmp_path]))
+    tree: Any = html5lib.HTMLParser(strict=True).parse(text)
+    images = {image.get("alt"): image.get("src") for image in tree.iter(f"{HTML}img")}
+    assert {alt.partition(".")[0] for alt in images} == {"cost, digits, mlp", "lr sensitivity, digits, mlp"}
+    for source in images.values():
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/svg+xml;base64"
+        assert b"<svg" in base64.b64decode(data)
+    assert [heading for heading in map(text_of, tree.iter(f"{HTML}h3")) if heading in ("Tuning", "Cost")] == [
+        "Tuning", "Cost",
+    ]  # fmt: skip
+
+
+def test_sharpness_without_a_threshold_is_drawn_too(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, 0.5)
+    write_rows(folder, [{"step": step, "train/loss": 1 / step, "eos/sharpness": 3.0} for step in (1, 2)])
+    text = page.render(collect([tmp_path]))
+    assert "<h3>Edge of stability</h3>" in text
+    assert 'id="eos1-1"' in text
+
+
 def test_a_chart_reads_what_the_curve_has() -> None:
     nan = float("nan")
     one = Curve([10.0, 20.0, 30.0], [1.0, 2.0, 3.0], [nan, 1.5, 2.0], [nan, 2.5, 4.0], 3, [(20.0, 2.0)])
@@ -260,6 +309,21 @@ def test_axe_finds_nothing(browser: Browser, made: Path, heard: list[str], schem
     found = axe.Axe().run(tab).response
     assert [(issue["id"], issue["nodes"][0]["html"]) for issue in found["violations"]] == []
     assert len(found["passes"]) > 10
+    tab.close()
+
+
+def test_no_row_is_a_tower_on_a_phone(browser: Browser, heard: list[str], tmp_path: Path) -> None:
+    """Long texts keep a width at which they can be read, and the table scrolls."""
+    space = {
+        f"optimizer.{name}": {"low": 0.0001, "high": 0.1, "log": True} for name in ("lr", "beta3", "alpha1", "eps")
+    }
+    tuned = {"search": "s", "trials": 4, "budget": 4, "sampler": "random", "seeds": [0], "metric": "val/accuracy",
+             "params": dict.fromkeys(space, 0.001), "space": space, "edges": []}  # fmt: skip
+    make_run(tmp_path, 0.5, tuned=tuned)
+    tab = opened(browser, page.write(collect([tmp_path]), tmp_path / "page.html"), heard,
+                 viewport={"width": 360, "height": 800})  # fmt: skip
+    assert tab.evaluate("Math.max(...[...document.querySelectorAll('tr')].map(row => row.clientHeight))") < 200
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
     tab.close()
 
 

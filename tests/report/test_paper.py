@@ -49,7 +49,7 @@ def test_too_few_seeds_answer_nothing(tmp_path: Path) -> None:
             make_run(tmp_path, value, task="cifar10", model="deeper_cnn", optimizer=optimizer, seed=seed, metric="loss",
                      direction="min")  # fmt: skip
     text = written(tmp_path)
-    assert "nothing can be said: insufficient data (3 more seeds)" in text
+    assert "nothing can be said: insufficient data (at least 3 more seeds for any verdict" in text
     assert "Data and model are the paper's" in text
 
 

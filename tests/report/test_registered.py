@@ -84,7 +84,7 @@ def test_the_page_names_the_plan_and_shows_each_schedule_with_its_budget(study: 
     assert "vradam against adamw" in text
     assert "<strong>better</strong> <span>digits, mlp, constant" in text
     assert "<strong>worse</strong> <span>digits, mlp, wsd" in text
-    assert text.count("Best found against budget") == 1
+    assert text.count("<h4>Best found against budget</h4>") == 1
     for schedule in SCHEDULES:
         assert f"<td>{schedule}</td>" in text, "each row says its schedule"
         assert f"<p>{schedule}: Overall: " in text, "one task at two schedules is no sample of two tasks"

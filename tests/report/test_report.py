@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
+import html
 import itertools
 import json
 import math
 import random
 import re
-import shutil
 import statistics as plain
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import yaml
 from conftest import QUICK
 from made_runs import make_run
 
+import vrbench
 from vrbench.report import compare, formats
 from vrbench.report.arms import Arm, collect
 from vrbench.report.compare import judge
@@ -131,13 +131,19 @@ def test_compare_finds_an_effect_and_leaves_a_null_alone(tmp_path: Path, capsys:
         report(capsys, "compare", "vradam", "adamw", tmp_path, "--format", "json", "--smallest-effect", "1e-6")
     )
     assert strict["rows"][1]["verdict"] == "insufficient data"
-    assert strict["rows"][1]["seeds_needed"] >= 1
+    assert strict["rows"][1]["seeds_least"] is None
+    assert strict["rows"][1]["seeds_about"] >= 1
 
 
 def test_too_few_seeds_say_how_many_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made_study(tmp_path, {"cifar10": 0.02, "digits": 0.0, "hypergrid": 0.02, "pydoc": 0.0}, seeds=range(5))
     shown = report(capsys, "compare", "vradam", "adamw", tmp_path)
-    assert shown.count("insufficient data (3 more seeds)") == 4
+    assert shown.count("insufficient data (at least 3 more seeds for any verdict") == 4
+    rows = json.loads(report(capsys, "compare", "vradam", "adamw", tmp_path, "--format", "json"))["rows"]
+    for row in rows:
+        assert row["seeds_least"] == 3
+        assert (f"any verdict, about {row['seeds_about']} for this difference)" in shown) == (row["seeds_about"] > 3)
+    assert any(row["seeds_about"] <= 3 for row in rows)
     assert "Overall: insufficient data 4" in shown
 
 
@@ -167,9 +173,21 @@ def test_a_family_is_corrected_together() -> None:
     pairs = pair(numbers(*[0.95] * 4, *[0.94] * 3), numbers(*[0.9] * 7), "max", Smallest())
     assert pairs.p == 2 / 128
     assert [verdict.word for verdict in judge([pairs] * 3)] == ["better"] * 3  # 3 · 2/128 = 0.047
-    assert [str(verdict) for verdict in judge([pairs] * 4)] == ["insufficient data (1 more seed)"] * 4
+    assert [str(verdict) for verdict in judge([pairs] * 4)] == [
+        "insufficient data (at least 1 more seed for any verdict)"
+    ] * 4
     untested = pair({}, {}, "max", Smallest())
-    assert str(judge([untested, pairs])[0]) == "insufficient data (6 more seeds)"
+    assert str(judge([untested, pairs])[0]) == "insufficient data (at least 6 more seeds for any verdict)"
+
+
+def test_enough_seeds_for_a_verdict_and_too_few_for_this_difference() -> None:
+    a, b = numbers(*[0.91, 0.89] * 4), numbers(*[0.9, 0.895] * 4)
+    (verdict,) = judge([pair(a, b, "max", Smallest.parse("0.0001"))])
+    assert verdict.least is None
+    assert verdict.about is not None
+    assert str(verdict) == f"insufficient data (about {verdict.about} more seeds for this difference)"
+    (few,) = judge([pair(numbers(0.91, 0.89), numbers(0.9, 0.895), "max", Smallest.parse("0.0001"))])
+    assert str(few).startswith("insufficient data (at least 4 more seeds for any verdict, about ")
 
 
 def test_a_difference_below_the_smallest_effect_is_no_improvement() -> None:
@@ -230,7 +248,7 @@ def test_tables_equal_what_metrics_jsonl_says(
         )
     assert vradam["difference"] == pytest.approx(plain.fmean(d), abs=1e-12)
     assert vradam["p"] == vradam["p_holm"] == sum(s >= abs(sum(d)) - 1e-12 for s in sums) / 16
-    assert (vradam["verdict"], vradam["seeds_needed"]) == ("insufficient data", 2)
+    assert (vradam["verdict"], vradam["seeds_least"]) == ("insufficient data", 2)
 
     test = json.loads(report(capsys, "table", tmp_path, "--format", "json"))["rows"]
     for row in test:
@@ -259,11 +277,11 @@ def test_one_table_in_four_formats(tmp_path: Path, capsys: pytest.CaptureFixture
         for key, value in row.items():
             if isinstance(value, (int, float)):
                 assert float(told[key]) == value
-    assert "| accuracy ↑ 0.1235\\* | 0.1235 | 2 | 1 | 1 | 2 |" in shown["markdown"]
+    assert "| accuracy ↑ | 0.1235\\* | 0.1235 | 2 | 1 | 1 | 2 |" in shown["markdown"]
     assert "95 % bootstrap-t interval" in shown["markdown"]
     assert "over the runs that finished" in shown["markdown"]
     assert "Left out, unfinished: digits mlp sgd, seed 12." in shown["markdown"]
-    assert shown["latex"].count(r" \\") == 4
+    assert shown["latex"].count(r" \tabularnewline") == 3
 
 
 NASTY = r"a_b & 50% #1 $x$ ~^\{} | <i>[x](y)* `c` β"
@@ -276,29 +294,12 @@ def nasty_table() -> formats.Table:
 def test_markdown_is_escaped() -> None:
     lines = formats.markdown(nasty_table()).splitlines()
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]} == {3}
-    assert lines[2] == r"| a_b \& 50% #1 $x$ \~^\\{} \| \<i\>[x]\(y)\* \`c\` β | 1 |"
+    assert lines[2] == r"| a_b & 50% #1 $x$ \~^\\{} \| &lt;i>[x]\(y)\* \`c\` β | 1 |"
     assert lines[3].startswith("| two lines |")
-
-
-def test_latex_is_escaped() -> None:
-    cell = formats.escape_latex(NASTY)
-    bare = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]|\{[\[\]]\}", "", cell)
-    assert not set(bare) & set(r"&%$#_{}\~^<>|`[]")
-    assert cell.endswith("U+03B2")
-    assert formats.escape_latex("↑ −") == r"\(\uparrow\) \(-\)"
-    assert r"\begin{tabular}{ll}" in formats.latex(nasty_table())
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
-def test_latex_compiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made_study(tmp_path, {"digits": 0.02})
-    real = report(capsys, "table", tmp_path, "--baseline", "adamw", "--format", "latex")
-    body = f"{real}\n{formats.latex(nasty_table())}"
-    document = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{body}\\end{{document}}\n"
-    (tmp_path / "x.tex").write_text(document)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-2000:]
+    for text in ("p < 0.05 & n > 3", "a <b", "<3", "R&D; x", "&amp;", "<!--", "</b>", "&#38;"):
+        tag = re.search(r"<[A-Za-z/!]|&#?\w+;", text) if text != "R&D; x" else re.search("&D;", text)
+        assert (formats.escape_markdown(text) == text) == (tag is None)
+        assert html.unescape(formats.escape_markdown(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -335,6 +336,13 @@ def test_a_wrong_use_is_one_line(
     assert len(shown.err.splitlines()) == 1
     assert shown.err.startswith("vrbench-report: ")
     assert line in shown.err
+
+
+def test_its_version_is_vrbench_s_installed_or_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: pytest.fail("there may be no metadata"))
+    assert report(capsys, "--version") == f"vrbench {vrbench.__version__}\n"
 
 
 def test_a_table_of_many_runs_reads_each_run_once_and_each_setting_once(

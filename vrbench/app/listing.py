@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from vrbench import terminal
 from vrbench.app import targets
 from vrbench.app.config import SEARCHED
 from vrbench.app.refusals import offer, say
@@ -158,6 +159,7 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
     )
 
 
+@terminal.output()
 def main(arguments: list[str] | None = None) -> int:
     """Print what there is of a kind; returns 2 for a kind that there is not, else 0."""
     from vrbench.app.main import CONF

@@ -12,6 +12,7 @@ import numpy as np
 from vrbench.report import replicates, sequential, statistics
 from vrbench.report.arms import Arm
 from vrbench.report.comparable import Difference, let_differ, obstacles
+from vrbench.report.curves import best as cost
 from vrbench.report.looks import Looks, Seen
 from vrbench.report.pairs import Pairs, Test, pair, pair_replicates
 from vrbench.report.replicates import Key
@@ -28,8 +29,10 @@ class Verdict:
 
     word: Word
     p_holm: float
-    needed: int | None = None
-    """Units still to be run before more can be said (an estimate once the least number is there); None: not known."""
+    least: int | None = None
+    """So many more units at least before the test can be significant at all; None: there are enough."""
+    about: int | None = None
+    """So many more units would settle a difference of the size and spread seen: an estimate; None: not known."""
     keys: tuple[str, ...] = ()
     """What makes the two not comparable."""
     size: Size = ""
@@ -48,9 +51,21 @@ class Verdict:
             return f"{self.word}: {', '.join(self.keys)}"
         if self.word != "insufficient data":
             return ", ".join(filter(None, [f"{self.word} {self.size}".strip(), self.scope]))
-        if self.needed is None:
-            return self.word
-        return f"{self.word} ({self.needed} more {self.unit}{'s' if self.needed > 1 else ''})"
+        return f"{self.word} ({self.left})" if self.left else self.word
+
+    @property
+    def left(self) -> str:
+        """`at least 3 more seeds for any verdict, about 12 for this difference`; empty where neither is known."""
+        told = []
+        if self.least is not None:
+            told.append(f"at least {_more(self.least, self.unit)} for any verdict")
+        if self.about is not None and self.about > (self.least or 0):
+            told.append(f"about {self.about if told else _more(self.about, self.unit)} for this difference")
+        return ", ".join(told)
+
+
+def _more(count: int, unit: str) -> str:
+    return f"{count} more {unit}{'s' if count != 1 else ''}"
 
 
 def judge(family: Sequence[Pairs], planned: int = 0) -> list[Verdict]:
@@ -87,7 +102,7 @@ def _judge(pairs: Pairs, p: float, least: int, tests: int) -> Verdict:
     if pairs.test == "e-process":
         missing = least_for_evidence(tests) - pairs.units
     if missing > 0:
-        return replace(verdict, needed=missing)
+        return replace(verdict, least=missing, about=_about(pairs, tests))
     low, high = pairs.interval
     whole = pairs.diverged_a + pairs.diverged_b == 0
     if whole and -pairs.smallest <= low and high <= pairs.smallest:
@@ -97,15 +112,18 @@ def _judge(pairs: Pairs, p: float, least: int, tests: int) -> Verdict:
         beyond = whole and (low > pairs.smallest or high < -pairs.smallest)
         size: Size = "by more than the smallest effect" if beyond else "by how much is open"
         return replace(verdict, word="better" if side > 0 else "worse", size=size)
-    if math.isnan(pairs.deviation):
-        return verdict
-    enough = statistics.pairs_for(pairs.difference, pairs.deviation, pairs.smallest, tests)
-    if not math.isfinite(enough):
-        return verdict
-    fewest = 1
+    about, fewest = _about(pairs, tests), 1
     if pairs.test == "e-process":
         fewest = max(1, sequential.what_is_left(pairs.gains, ALPHA / tests).least)
-    return replace(verdict, needed=max(fewest, math.ceil(enough) - pairs.units))
+    return replace(verdict, least=fewest if fewest > 1 else None, about=about and max(fewest, about))
+
+
+def _about(pairs: Pairs, tests: int) -> int | None:
+    """How many more units would settle the difference, were it as it looks (`statistics.pairs_for`): 1 at least."""
+    if math.isnan(pairs.deviation):
+        return None
+    enough = statistics.pairs_for(pairs.difference, pairs.deviation, pairs.smallest, tests)
+    return max(1, math.ceil(enough) - pairs.units) if math.isfinite(enough) else None
 
 
 def least_for_evidence(tests: int) -> int:
@@ -139,23 +157,29 @@ class Comparison:
         return not self.obstacles
 
 
-def pick(arms: Iterable[Arm], name: str) -> dict[tuple[str, str], Arm]:
+def pick(arms: Iterable[Arm], name: str, *, best: bool = False) -> dict[tuple[str, str], Arm]:
     """The arm of each task and model that a label (`vradam lr=0.001`), some of it, or an optimizer (`vradam`) names.
 
-    Raises ValueError where it names none, or more than one of a task and model.
+    Of several, with `best`, that with the best mean validation of those with most runs. Raises ValueError where it
+    names none, or, without `best`, more than one of a task and model.
     """
+    return {place: own[0] for place, own in named(arms, name, best=best).items()}
+
+
+def named(arms: Iterable[Arm], name: str, *, best: bool = False) -> dict[tuple[str, str], list[Arm]]:
+    """All arms that `pick` chooses from, the chosen one first. Raises ValueError as `pick` does."""
     places: dict[tuple[str, str], list[Arm]] = {}
     for arm in (arms := list(arms)):
         places.setdefault((arm.task, arm.model), []).append(arm)
-    chosen: dict[tuple[str, str], Arm] = {}
+    chosen: dict[tuple[str, str], list[Arm]] = {}
     for place, here in places.items():
-        named = [arm for arm in here if _is_named(arm, name)]
-        found = [arm for arm in here if arm.label == name] or [arm for arm in named if not arm.control] or named
-        if len(found) > 1:
+        meant = [arm for arm in here if _is_named(arm, name)]
+        found = [arm for arm in here if arm.label == name] or [arm for arm in meant if not arm.control] or meant
+        if len(found) > 1 and not best:
             labels = _some(sorted(arm.label for arm in found))
             raise ValueError(f"{name}: names {len(found)} arms of {' '.join(place)}; give the label of one: {labels}")
         if found:
-            chosen[place] = found[0]
+            chosen[place] = sorted(found, key=lambda arm: (-len(arm.over), cost(arm)))
     if not chosen:
         raise ValueError(f"{name}: no such optimizer or label; there are {_some(sorted({a.optimizer for a in arms}))}")
     return chosen

@@ -1,15 +1,20 @@
-"""Tables in four formats: Markdown, LaTeX, CSV and JSON."""
+"""Tables in five formats: drawn on a terminal, Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+from vrbench import terminal
+from vrbench.report import screen
+from vrbench.report.latex import latex
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,52 @@ class Table:
     numeric: frozenset[str] = frozenset()
     """Headings of the columns that are set to the right."""
     title: str = ""
+    caption: str = ""
+    """What a printed page says of it."""
+    print_columns: tuple[str, ...] = ()
+    """Headings of the columns that a printed page has room for; none: all."""
+    bold: frozenset[tuple[int, str]] = frozenset()
+    """Number of the row and heading of the cells that a verdict calls better."""
     appendix: Table | None = None
     """A table that comes with it (`vrbench.report.tuned`)."""
+
+
+def only(table: Table, columns: Sequence[str]) -> Table:
+    """The table of some columns, in their order, without its appendix; of the records, the keys of these names.
+
+    A column is named by its heading or the beginning of it that no other has; signs may be ASCII (`- adamw`). Raises
+    ValueError for a name that there is not.
+    """
+    keys = list(table.records[0]) if table.records else []
+    places, records = [], []
+    for name in columns:
+        found = _named(name, table.headings)
+        places += found
+        records += [key for key in keys if key == name or any(key == table.headings[place] for place in found)]
+        if not found and name not in keys:
+            raise ValueError(f"columns={name}: no such column; there are {', '.join(map(repr, table.headings))}; "
+                             f"of CSV and JSON {', '.join(keys)}")  # fmt: skip
+    headings = [table.headings[place] for place in places]
+    return replace(
+        table,
+        headings=headings,
+        cells=[[line[place] for place in places] for line in table.cells],
+        records=[{key: record[key] for key in records} for record in table.records],
+        print_columns=(),
+        appendix=None,
+    )
+
+
+def _named(name: str, headings: Sequence[str]) -> list[int]:
+    """The place of the heading that a name means; none where there is not exactly one."""
+    spelled = [_spelled(heading) for heading in headings]
+    exact = [place for place, heading in enumerate(spelled) if heading == _spelled(name)]
+    begun = [place for place, heading in enumerate(spelled) if heading.startswith(_spelled(name))]
+    return exact[:1] or (begun if len(begun) == 1 else [])
+
+
+def _spelled(heading: str) -> str:
+    return "".join(terminal.WORDS.get(char, char) for char in heading).replace(" ", "")
 
 
 def markdown(table: Table) -> str:
@@ -40,57 +89,15 @@ def markdown(table: Table) -> str:
     return "\n".join([*heading, *shown, "", *(f"{escape_markdown(note)}\n" for note in table.notes), *below])
 
 
-_MARKDOWN = re.compile(r"[\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(")
+_MARKDOWN = re.compile(r"[\\`*|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])\(")
+_HTML = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+"""What begins a tag or an entity: any other `<` or `&` stays as it is, `p < 0.05` too."""
 
 
 def escape_markdown(text: str) -> str:
     """The text so that Markdown shows it as it is; a line break becomes a space."""
-    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", re.sub(r"\s*\n\s*", " ", text))
-
-
-def latex(table: Table) -> str:
-    r"""A `tabular`, its notes as paragraphs below it, its appendix below those; needs `\usepackage{booktabs}`."""
-    return "\n".join([r"% needs \usepackage{booktabs}", *_latex(table), ""])
-
-
-def _latex(table: Table) -> list[str]:
-    columns = "".join("r" if heading in table.numeric else "l" for heading in table.headings)
-    rows = [" & ".join(escape_latex(cell) for cell in line) + r" \\" for line in table.cells]
-    heading = " & ".join(escape_latex(heading) for heading in table.headings) + r" \\"
-    notes = [rf"\par\smallskip\noindent {escape_latex(note)}" for note in table.notes]
-    title = [rf"\par\bigskip\noindent {escape_latex(table.title)}\par\smallskip\noindent"] if table.title else []
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", heading, r"\midrule"]
-    below = _latex(table.appendix) if table.appendix else []
-    return [*title, *lines, *rows, r"\bottomrule", r"\end{tabular}", *notes, *below]
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "`": r"\textasciigrave{}",
-    "[": "{[}",
-    "]": "{]}",
-    "↑": r"\(\uparrow\)",
-    "↓": r"\(\downarrow\)",
-    "−": r"\(-\)",
-    "±": r"\(\pm\)",
-    "–": "--",
-    "…": r"\ldots{}",
-    "×": r"\(\times\)",
-    "†": r"\(\dagger\)",
-    "→": r"\(\rightarrow\)",
-    **{char: f"\\{char}" for char in "&%$#_{}"},
-}
-
-
-def escape_latex(text: str) -> str:
-    """The text for any LaTeX engine; a character beyond ASCII that has no entry here is told by its code point."""
-    kept = "".join(_LATEX.get(char, char if char.isascii() else f"U+{ord(char):04X}") for char in text)
-    return re.sub(r"\s+", " ", kept)
+    text = _MARKDOWN.sub(lambda found: f"\\{found[0]}", re.sub(r"\s*\n\s*", " ", text))
+    return _HTML.sub(lambda found: html.escape(found[0]), text)
 
 
 def comma_separated(table: Table) -> str:
@@ -120,6 +127,7 @@ def _plain(value: Any) -> Any:
 
 
 FORMATS: Mapping[str, Callable[[Table], str]] = {
+    "text": screen.text,
     "markdown": markdown,
     "latex": latex,
     "csv": comma_separated,

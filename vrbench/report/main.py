@@ -11,18 +11,30 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from vrbench import __version__, terminal
+from vrbench.report import layout
 from vrbench.report.arms import Arm, collect
 
 if TYPE_CHECKING:
     from vrbench.report.looks import Mode
     from vrbench.report.smallest import Smallest
 
-FORMATS = ("markdown", "latex", "csv", "json")
 INTERVALS = ("bootstrap-t", "bca", "t")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
-@click.version_option(package_name="vrbench", prog_name="vrbench-report", message="%(prog)s %(version)s")
+class _Command(click.Command):
+    """A command whose help has words for signs that stdout lacks."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        return terminal.worded(super().get_help(ctx), sys.stdout)
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(__version__, message="vrbench %(version)s")
 def cli() -> None:
     """Read run folders, studies or whole results roots, and say what they show."""
 
@@ -37,7 +49,7 @@ def _output(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def _statistics(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--format", "form", type=click.Choice(FORMATS), default="markdown", show_default=True),
+        layout.options,
         click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True),
         click.option(
             "--smallest-effect",
@@ -103,7 +115,7 @@ def _decided(arms: Sequence[Arm], smallest_effect: str | None, family: int | Non
 @click.option("--baseline", help="An optimizer or label: adds difference, p and verdict against it.")
 def table(
     paths: tuple[Path, ...],
-    form: str,
+    shown: layout.Layout,
     split: str,
     smallest_effect: str | None,
     interval: str,
@@ -114,7 +126,7 @@ def table(
     baseline: str | None,
 ) -> None:
     """One row for each configuration, over its seeds."""
-    from vrbench.report import formats, tables
+    from vrbench.report import tables
     from vrbench.report.comparable import check_names
     from vrbench.report.looks import Looks
 
@@ -132,9 +144,10 @@ def table(
         allow=allow,
         looks=looks,
         planned=tests,
+        numerals=shown.numerals,
     )
     made.notes[:0] = told
-    click.echo(formats.FORMATS[form](made), nl=False)
+    print(shown.text(made), end="")
 
 
 @cli.command()
@@ -142,11 +155,12 @@ def table(
 @click.argument("b")
 @_paths
 @_statistics
+@click.option("--best", is_flag=True, help="Of several arms that A or B names, the best by validation.")
 def compare(
     a: str,
     b: str,
     paths: tuple[Path, ...],
-    form: str,
+    shown: layout.Layout,
     split: str,
     smallest_effect: str | None,
     interval: str,
@@ -154,15 +168,16 @@ def compare(
     test: Mode,
     tuning: bool,
     allow: tuple[str, ...],
+    best: bool,
 ) -> None:
     """Is A better than B? A verdict for each task, and an overall line. A and B: an optimizer or a label."""
-    from vrbench.report import cautions, comparable, control, formats, tables, verdict_notes
+    from vrbench.report import cautions, comparable, control, tables, verdict_notes
     from vrbench.report import compare as comparing
     from vrbench.report.looks import Looks
 
     looks, arms = Looks(test), _collect(paths, tuning=tuning)
     smallest, tests, told = _decided(arms, smallest_effect, family)
-    first, second = comparing.pick(arms, a), comparing.pick(arms, b)
+    first, second = comparing.pick(arms, a, best=best), comparing.pick(arms, b, best=best)
     shared = [key for key in first if key in second]
     if not shared:
         raise ValueError(f"{a} and {b} have no task and model in common")
@@ -173,25 +188,38 @@ def compare(
         names = " and ".join(arm.name for arm in blind)
         raise ValueError(f"{names}: no run was to read the test split; --split val compares validation")
     found = comparing.compare(couples, split, smallest, interval, allow, looks, tests)
-    made = tables.comparison(found, a, b, split, smallest, interval)
+    made = tables.comparison(found, a, b, split, smallest, interval, shown.numerals)
+    if best:
+        made.notes[:0] = verdict_notes.chosen(
+            comparing.named(arms, a, best=True), comparing.named(arms, b, best=True), split
+        )
     made.notes.extend(control.notes(arms, {key: second[key] for key in shared}, split))
     looks.record(found, split, "compare")
     made.notes.extend(looks.notes)
     for key in sorted(first.keys() ^ second.keys()):
         made.notes.append(f"{' '.join(key)}: has only {a if key in first else b}; left out.")
     total, pooled = comparing.overall(found), verdict_notes.pooled_gain(found)
-    if form == "json":
-        click.echo(formats.as_json(made, overall=tables.overall_record(total, pooled)), nl=False)
-        return
-    if pooled is not None:
+    if pooled is not None and shown.form != "json":
         made.notes.insert(0, verdict_notes.pooled_note(pooled))
-    made.notes[:0] = [tables.overall_note(total), *told]
-    click.echo(formats.FORMATS[form](made), nl=False)
+    if shown.form != "json":
+        made.notes[:0] = [tables.overall_note(total), *told]
+    print(shown.text(made, overall=tables.overall_record(total, pooled)), end="")
 
 
 @cli.command()
 @_paths
-@click.option("--format", "form", type=click.Choice(FORMATS), default="markdown", show_default=True)
+@click.option("--format", "form", type=click.Choice(layout.FORMATS), default="csv", show_default=True)
+@click.option("--tuning", is_flag=True, help="The trials of searches too.")
+def runs(paths: tuple[Path, ...], form: str, tuning: bool) -> None:
+    """One row a run: what it is, its metrics, and the settings in which runs differ; CSV and JSON with all digits."""
+    from vrbench.report import run_table
+
+    print(layout.Layout(form).text(run_table.runs(_collect(paths, tuning=tuning))), end="")
+
+
+@cli.command()
+@_paths
+@layout.form_option
 @click.option("--within", default="5%", show_default=True, help="How near to the best a trial of a search is good.")
 def tasks(paths: tuple[Path, ...], form: str, within: str) -> None:
     """Over all tasks: who reaches targets first (AlgoPerf's profiles), and how much of each search space is good."""
@@ -208,7 +236,7 @@ def tasks(paths: tuple[Path, ...], form: str, within: str) -> None:
     made.notes.extend(task_summary.one_setting(arms))
     good = task_summary.robustness(arms, tolerance)
     for one in filter(None, (made, good)):
-        click.echo(formats.FORMATS[form](one))
+        print(formats.FORMATS[form](one))
 
 
 @cli.command()
@@ -241,7 +269,7 @@ def figures(
         if kind not in drawing.KINDS:
             raise ValueError(f"only={kind}: no such figure; there are {', '.join(drawing.KINDS)}")
     for path in drawing.write(_collect(paths, tuning=tuning), output, view, kinds):
-        click.echo(path)
+        print(path)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -255,7 +283,7 @@ def html(paths: tuple[Path, ...], output: Path) -> None:
     """One self-contained page; what its verdicts need is what the study's plan declares."""
     from vrbench.report import page
 
-    click.echo(page.write(_collect(paths), output))
+    print(page.write(_collect(paths), output))
 
 
 @cli.command()
@@ -268,7 +296,7 @@ def publish(study: Path, output: Path, records: bool) -> None:
 
     folder = Path("results") / study.name if output == Path("results/<study>") else output
     for path in publishing.publish(study, folder, tables_too=not records):
-        click.echo(path)
+        print(path)
 
 
 @cli.command()
@@ -278,7 +306,7 @@ def rebuild(folder: Path) -> None:
     from vrbench.report import publish as publishing
 
     for path in publishing.rebuild(folder):
-        click.echo(path)
+        print(path)
 
 
 @cli.command()
@@ -288,9 +316,10 @@ def paper(paths: tuple[Path, ...], output: Path) -> None:
     """The paper's tables and figure beside what these runs gave."""
     from vrbench.report import paper as publishing
 
-    click.echo(publishing.write(_collect(paths), output))
+    print(publishing.write(_collect(paths), output))
 
 
+@terminal.output()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a wrong use or a bad record ends in one line and exit code 2."""
     with contextlib.suppress(OSError):
@@ -298,10 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.path.append(os.getcwd())
     try:
         code = cli.main(arguments, prog_name="vrbench-report", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe, `head` say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except BrokenPipeError:
+        raise
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:

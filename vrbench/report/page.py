@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vrbench.report import forest, search_figures, tables
+from vrbench.report import eos_figure, forest, search_figures, tables
 from vrbench.report.arms import Arm
 from vrbench.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, chart
 from vrbench.report.compare import Comparison
@@ -24,6 +25,7 @@ from vrbench.report.curves import curve, groups, representative
 from vrbench.report.formats import Table
 from vrbench.report.lines import worse
 from vrbench.report.looks import Looks
+from vrbench.report.pictures import COST, TUNING, Picture, printed, samples
 from vrbench.report.registered import registered
 from vrbench.report.rivals import Rival, rivals
 from vrbench.report.style import looks
@@ -37,9 +39,20 @@ MOST_POINTS = 200
 """Points of a line."""
 MOST_NAMES = 200
 """Names in a list of runs."""
-WIDEST = 512
-"""Pictures are brought down to this many pixels of width."""
 
+BUDGET = (
+    "Best found against budget: the best validation that so many trials of a search are expected to find, mean over "
+    "the tuning replicates with Student's 95 % interval (from three on)."
+)
+CURVES = (
+    "Curves: mean over seeds with Student's 95 % interval at each step, from three seeds on (of the logarithm where "
+    "all values are positive); × where a run diverged, the mean goes on over the others. Point at a chart, or move its "
+    "slider with the arrow keys, to read values."
+)
+EDGE = (
+    "Edge of stability: sharpness over the threshold at which the optimizer's step stops being stable; the dashed rule "
+    "at 1 is the edge."
+)
 EOS = {
     "eos/ratio": "sharpness ÷ threshold",
     "eos/sharpness": "sharpness",
@@ -59,15 +72,23 @@ class Verdicts:
     """The best found against the number of trials, of each task in which both were searched."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A sample image inside the page."""
+class Footnotes:
+    """The notes of the page, each once, by the number at which the text refers to it."""
 
-    data: str
-    alt: str
-    caption: str
-    width: int
-    height: int
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def of(self, lines: Iterable[str]) -> list[tuple[int, int]]:
+        """The numbers of some notes as stretches, first and last; those that are new are added at the end."""
+        told = list(dict.fromkeys(lines))
+        self.lines += [line for line in told if line not in self.lines]
+        stretches: list[tuple[int, int]] = []
+        for number in sorted(self.lines.index(line) + 1 for line in told):
+            if stretches and number == stretches[-1][1] + 1:
+                stretches[-1] = stretches[-1][0], number
+            else:
+                stretches.append((number, number))
+        return stretches
 
 
 @dataclass(frozen=True)
@@ -84,7 +105,9 @@ class TaskPart:
     """Labels of those that have no row to draw."""
     charts: list[Chart]
     eos: list[Chart]
-    pictures: list[Picture]
+    tuning: list[Picture]
+    cost: list[Picture]
+    samples: list[Picture]
     provenance: list[tuple[str, list[str]]]
 
 
@@ -114,6 +137,7 @@ def render(arms: Sequence[Arm], looks: Looks | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["joined"] = lambda cell: re.sub(" (?=[↑↓])", "\u00a0", cell)
     return environment.get_template("page.html").render(
         title=f"vrbench: {', '.join(sorted({arm.task for arm in arms}))}",
         script=script,
@@ -122,11 +146,10 @@ def render(arms: Sequence[Arm], looks: Looks | None = None) -> str:
         "base-uri 'none'; form-action 'none'",
         plan=plan.note if plan else "",
         forest=forest.plot(met),
-        rivals=[
-            Verdicts(one, _without(one.table, "verdict", "median", "P(improvement)"), list(_budgets(one.found)))
-            for one in met
-        ],
+        rivals=[Verdicts(one, _with_chosen(one), list(_budgets(one.found))) for one in met],
         parts=[_part(own) for own in groups(arms).values()],
+        notes=Footnotes(),
+        told={"budget": BUDGET, "curves": CURVES, "edge": EDGE},
         runs=sum(len(arm.over) for arm in arms),
         unfinished=sum(len(arm.runs) - len(arm.over) for arm in arms),
         width=WIDTH,
@@ -181,8 +204,10 @@ def _part(arms: Sequence[Arm]) -> TaskPart:
         len(arms) - len(drawn),
         [DEFAULT.described(arm) for arm in drawn if not any(curve(arm, key, MOST_POINTS) for key in names)],
         list(_charts(arms, drawn, names)),
-        list(_charts(arms, drawn, EOS)) if any(curve(arm, "eos/ratio") for arm in drawn) else [],
-        list(_pictures(drawn)),
+        list(_charts(arms, drawn, EOS)) if any(map(eos_figure.measured, drawn)) else [],
+        list(printed(arms, TUNING)),
+        list(printed(arms, COST)),
+        list(samples(drawn)),
         list(_provenance(arms)),
     )
 
@@ -195,7 +220,18 @@ def _without(table: Table, *dropped: str) -> Table:
         if heading not in dropped and any(cells[place] for cells in table.cells)
     ]
     cells = [[line[place] for place in kept] for line in table.cells]
-    return Table([table.headings[place] for place in kept], cells, table.records, table.notes, table.numeric)
+    return replace(table, headings=[table.headings[place] for place in kept], cells=cells, appendix=None)
+
+
+def _with_chosen(one: Rival) -> Table:
+    """The rival's table, with which of its arms and of the baseline's are compared."""
+    table = _without(one.table, "verdict", "median", "P(improvement)")
+    chosen = [
+        f"{found.a.task}, {found.a.model}: {found.a.label} against {found.b.label}, each the best by validation."
+        for found in one.found
+        if found.a.settings or found.b.settings
+    ]
+    return replace(table, notes=[*chosen, *table.notes])
 
 
 def _charts(arms: Sequence[Arm], drawn: Sequence[Arm], names: dict[str, str]) -> Iterator[Chart]:
@@ -207,28 +243,6 @@ def _charts(arms: Sequence[Arm], drawn: Sequence[Arm], names: dict[str, str]) ->
         if found:
             rule = 1.0 if key == "eos/ratio" else None
             yield chart(name.replace("_", " "), found, rule, edge=worse(arms[0], key))
-
-
-def _pictures(arms: Iterable[Arm]) -> Iterator[Picture]:
-    """The last picture of each arm's first run that has one."""
-    from io import BytesIO
-
-    from PIL import Image
-
-    for arm in arms:
-        run = next((run for run in arm.runs if (run.directory / "samples.png").exists()), None)
-        if run is None:
-            continue
-        with Image.open(run.directory / "samples.png") as image:
-            kept = image.convert("RGB")
-        if kept.width > WIDEST:
-            kept = kept.resize((WIDEST, round(kept.height * WIDEST / kept.width)))
-        content = BytesIO()
-        kept.save(content, format="PNG", optimize=True)
-        seed = run.manifest["seed"]
-        data = base64.b64encode(content.getvalue()).decode()
-        alt = f"What the model drew at the end of {arm.task} with {arm.label}, seed {seed}"
-        yield Picture(f"data:image/png;base64,{data}", alt, f"{arm.label}, seed {seed}", kept.width, kept.height)
 
 
 def _provenance(arms: Sequence[Arm]) -> Iterator[tuple[str, list[str]]]:

@@ -28,8 +28,8 @@ from vrbench.report.compare import Comparison, Verdict, compare
 from vrbench.report.curves import columns, groups
 from vrbench.report.formats import Table, markdown
 from vrbench.report.leaves import covers
+from vrbench.report.numerals import number, with_interval
 from vrbench.report.smallest import Smallest
-from vrbench.report.tables import number, with_interval
 from vrbench.runs.records import write_whole
 
 OURS = "vradam"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vrbench import terminal
 from vrbench.report.arms import Arm, collect
 from vrbench.report.cautions import mark, notes
 
@@ -67,25 +68,18 @@ def compact(arms: Sequence[Arm]) -> Compact:
     return Compact([*columns, "n", "diverged", "s / run"], rows)
 
 
+@terminal.output()
 def print_study(folder: Path) -> None:
     """Print the table of every run in the study's folder, and where the files are."""
-    from rich.console import Console
-    from rich.table import Table
+    from vrbench.report import formats, screen
 
     arms = collect([folder])
     found = compact(arms)
-    table = Table(title=f"study {folder.name}", title_justify="left", caption_justify="left")
-    for place, column in enumerate(found.columns):
-        table.add_column(column, **({"overflow": "fold"} if place < 4 else {"justify": "right"}))  # type: ignore[arg-type]
-    for row in found.rows:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
-    console.print(table)
-    for note in notes(arms, "test" if "test" in found.columns else "val"):
-        console.print(note, soft_wrap=True)
+    told = notes(arms, "test" if "test" in found.columns else "val")
     if any(run.status == "unfinished" for arm in arms for run in arm.runs):
-        console.print("the same command goes on with unfinished runs")
-    console.print("mean ± s.d. over seeds; a difference needs a test before it is a finding")
-    console.print(f"files: {folder}", soft_wrap=True)
+        told.append("the same command goes on with unfinished runs")
+    told.append("mean ± s.d. over seeds; a difference needs a test before it is a finding")
+    numeric = frozenset(found.columns[4:])
+    table = formats.Table(found.columns, found.rows, [], told, numeric, f"study {folder.name}")
+    print(screen.text(table) if screen.is_terminal() else formats.markdown(table), end="")
+    print(f"files: {folder}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics as plain
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vrbench.report import cautions, control, replicates, tuned, verdict_notes
@@ -13,24 +13,11 @@ from vrbench.report.arms import Arm
 from vrbench.report.compare import Comparison, Overall, compare, pick_by_schedule, values
 from vrbench.report.formats import Table
 from vrbench.report.looks import Looks
+from vrbench.report.numerals import PLAIN, Numerals, number, with_interval
 from vrbench.report.pairs import bad_runs
 from vrbench.report.replicates import Key
 from vrbench.report.smallest import Smallest
 from vrbench.report.statistics import INTERVALS, Estimate, Interval
-
-
-def number(value: float) -> str:
-    """Four significant digits; `nan` where there is none."""
-    return f"{value:.4g}"
-
-
-def with_interval(value: float, interval: Interval) -> str:
-    """`0.93 [0.91, 0.95]`; without brackets where the interval is not known."""
-    return (
-        number(value)
-        if math.isnan(interval.low)
-        else f"{number(value)} [{number(interval.low)}, {number(interval.high)}]"
-    )
 
 
 def summary(
@@ -43,6 +30,7 @@ def summary(
     allow: Sequence[str] = (),
     looks: Looks | None = None,
     planned: int = 0,
+    numerals: Numerals = PLAIN,
 ) -> Table:
     """One row an arm: its mean with interval, median, n, diverged, bad, and against a baseline difference, p, verdict.
 
@@ -72,7 +60,7 @@ def summary(
     for arm in arms:
         by_run = values(arm, split)
         known = [value for value in by_run.values() if math.isfinite(value)]
-        mean, bounds = _centre(arm, by_run, interval)
+        mean, bounds, deviation = _centre(arm, by_run, interval)
         seconds = plain.fmean(arm.seconds) if arm.seconds else math.nan
         lost = len(by_run) - len(known)
         bad, median = bad_runs(list(by_run.values()), arm.direction), plain.median(known) if known else math.nan
@@ -87,6 +75,7 @@ def summary(
             "mean": mean,
             "low": bounds.low,
             "high": bounds.high,
+            "deviation": deviation,
             "median": median,
             "interval": "t over replicates" if arm.parts else interval,
             "n": len(by_run),
@@ -98,54 +87,90 @@ def summary(
             "stale": cautions.stale_text(arm),
             **tuned.compact(arm, others),
         }
-        arrow = "↑" if arm.direction == "max" else "↓"
-        shown = f"{arm.metric} {arrow} {with_interval(mean, bounds)}{'*' if lost and known else ''}"
+        shown = f"{numerals.measured(mean, bounds, deviation)}{'*' if lost and known else ''}"
         if split == "test" and cautions.is_blind(arm):
             shown = ""
         marked = f"{arm.settings_text} {cautions.mark(arm)}".strip()
-        middle = number(median) if known else ""
+        middle = numerals.number(median) if known else ""
         n = f"{len(by_run)} ({len(arm.parts)} tunings)" if arm.parts else str(len(by_run))
-        start = [arm.task, arm.model, arm.optimizer, marked, shown, middle]
+        start = [arm.task, arm.model, arm.optimizer, marked, _with_arrow(arm), shown, middle]
         cell = [*start, n, str(lost), str(bad), number(seconds)]
         if baseline is not None:
             comparison = versus.get(id(arm))
             record |= _verdict_record(comparison)
-            cell += _verdict_cells(comparison) if comparison else ["", "", _why_none(arm, bases[id(arm)], split)]
+            cell += (
+                _verdict_cells(comparison, numerals) if comparison else ["", "", _why_none(arm, bases[id(arm)], split)]
+            )
         cells.append(cell)
         records.append(record)
-    headings = ["task", "model", "optimizer", "settings", split, "median", "n", "diverged", "bad", "s / run"]
+    headings = ["task", "model", "optimizer", "settings", "metric", split, "median", "n", "diverged", "bad", "s / run"]
     numeric = {split, "median", "n", "diverged", "bad", "s / run"}
+    beside = {"ci": f" [95 % {interval} interval]", "sd": " ± s.d.", "none": ""}[numerals.spread]
     notes = [
-        f"{_split_note(split)}: mean over seeds [95 % {interval} interval]; bad: diverged, or beyond three quartile "
+        f"{_split_note(split)}: mean over seeds{beside}; bad: diverged, or beyond three quartile "
         "ranges on the worse side; s / run: training alone."
     ]
     if any(arm.parts for arm in arms):
-        notes.append("Of several tunings: the mean of their means [95 % Student's t interval over them].")
+        beside = {"ci": " [95 % Student's t interval over them]", "sd": " ± s.d. over them", "none": ""}[
+            numerals.spread
+        ]
+        notes.append(f"Of several tunings: the mean of their means{beside}.")
     if any(record["diverged"] and math.isfinite(record["mean"]) for record in records):
         notes.append("* over the runs that finished; n counts those that diverged too.")
     if baseline is not None:
         headings += [f"− {baseline}", "p (Holm)", "verdict"]
         numeric |= {f"− {baseline}", "p (Holm)"}
-        notes += verdict_notes.notes(list(versus.values()), smallest, interval)
+        notes += verdict_notes.notes(list(versus.values()), smallest, interval, numerals.spread)
         notes += [note for own, base in parted for note in control.notes(own, base, split)]
         notes += looks.notes if looks is not None else []
     if split != asked:
         notes.append("No run here was to read the test split: validation in its place.")
     notes += cautions.notes(arms, split)
-    return Table(headings, cells, records, notes, frozenset(numeric), appendix=tuned.appendix(arms))
+    versus_columns = (f"− {baseline}", "p (Holm)", "verdict") if baseline is not None else ()
+    return Table(
+        headings, cells, records, notes, frozenset(numeric),
+        caption=f"{_split_note(split)}: one row for each configuration, over its seeds.",
+        print_columns=("task", "model", "optimizer", "settings", "metric", split, "n", *versus_columns),
+        bold=frozenset((row, split) for row in _better(arms, versus, bases)),
+        appendix=tuned.appendix(arms),
+    )  # fmt: skip
 
 
-def _centre(arm: Arm, by_run: Mapping[Key, float], interval: str) -> tuple[float, Interval]:
-    """The mean of the runs that finished, or of the tunings' means, and its interval."""
+def _better(arms: Sequence[Arm], versus: Mapping[int, Comparison], bases: Mapping[int, Arm | None]) -> Iterator[int]:
+    """The rows of arms that are better than their baseline by the verdict, or than which all its rivals are worse."""
+    words: dict[int, list[str]] = {}
+    for arm in arms:
+        if (base := bases.get(id(arm))) is not None and base is not arm and not arm.control:
+            words.setdefault(id(base), []).append(versus[id(arm)].verdict.word if id(arm) in versus else "")
+    for row, arm in enumerate(arms):
+        won = versus[id(arm)].verdict.word == "better" if id(arm) in versus else False
+        if won or set(words.get(id(arm), ())) == {"worse"}:
+            yield row
+
+
+def _with_arrow(arm: Arm) -> str:
+    return f"{arm.metric} {'↑' if arm.direction == 'max' else '↓'}"
+
+
+def _centre(arm: Arm, by_run: Mapping[Key, float], interval: str) -> tuple[float, Interval, float]:
+    """The mean of the runs that finished, or of the tunings' means, its interval, and their s.d."""
     by_replicate: dict[int, list[float]] = {}
     for (replicate, _), value in by_run.items():
         if math.isfinite(value):
             by_replicate.setdefault(replicate, []).append(value)
     if arm.parts:
         means = [plain.fmean(own) for own in by_replicate.values()]
-        return plain.fmean(means) if means else math.nan, replicates.interval_of_means(means)
+        return _mean(means), replicates.interval_of_means(means), _deviation(means)
     known = [value for own in by_replicate.values() for value in own]
-    return plain.fmean(known) if known else math.nan, INTERVALS[interval](known)
+    return _mean(known), INTERVALS[interval](known), _deviation(known)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return plain.fmean(values) if values else math.nan
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return plain.stdev(values) if len(values) > 1 else math.nan
 
 
 def _why_none(arm: Arm, there: Arm | None, split: str) -> str:
@@ -159,7 +184,15 @@ def _why_none(arm: Arm, there: Arm | None, split: str) -> str:
     return "baseline" if there is arm else ""
 
 
-def comparison(found: Sequence[Comparison], a: str, b: str, split: str, smallest: Smallest, interval: str) -> Table:
+def comparison(
+    found: Sequence[Comparison],
+    a: str,
+    b: str,
+    split: str,
+    smallest: Smallest,
+    interval: str,
+    numerals: Numerals = PLAIN,
+) -> Table:
     """One row a task and model: both means, their difference, the probability of improvement, p and verdict."""
     cells, records = [], []
     arms = list({id(arm): arm for one in found for arm in (one.a, one.b)}.values())
@@ -190,17 +223,16 @@ def comparison(found: Sequence[Comparison], a: str, b: str, split: str, smallest
                 **{f"tuned_{side}": tuned.in_one_line(arm, others) for side, arm in (("a", one.a), ("b", one.b))},
             }
         )
-        difference, p, verdict = _verdict_cells(one)
-        arrow = "↑" if one.a.direction == "max" else "↓"
+        difference, p, verdict = _verdict_cells(one, numerals)
         cells.append(
             [
                 one.a.task,
                 one.a.model,
-                f"{one.a.metric} {arrow}",
-                number(pairs.mean_a) + cautions.mark(one.a),
-                number(pairs.mean_b) + cautions.mark(one.b),
+                _with_arrow(one.a),
+                numerals.number(pairs.mean_a) + cautions.mark(one.a),
+                numerals.number(pairs.mean_b) + cautions.mark(one.b),
                 difference,
-                number(pairs.median) if one.judged else "",
+                numerals.number(pairs.median) if one.judged else "",
                 estimate(improvement) if one.judged else "",
                 _practical(one),
                 str(pairs.seeds) if pairs.unit == "seed" else f"{pairs.seeds} ({pairs.units} tunings)",
@@ -209,7 +241,7 @@ def comparison(found: Sequence[Comparison], a: str, b: str, split: str, smallest
                 verdict,
             ]
         )
-    headings = ["task", "model", split, a, b, "difference", "median", "P(improvement)",
+    headings = ["task", "model", "metric", a, b, "difference", "median", "P(improvement)",
                 "better / equivalent / worse", "n", "diverged", "p (Holm)", "verdict"]  # fmt: skip
     numeric = frozenset(headings[3:-1])
     if len({(one.a.task, one.a.model) for one in found}) < len(found):
@@ -221,9 +253,18 @@ def comparison(found: Sequence[Comparison], a: str, b: str, split: str, smallest
         "median: of the differences. better / equivalent / worse: posterior probabilities by the smallest effect "
         "(Bayesian signed-rank test), beside the test and not in its place."
     )
-    notes += verdict_notes.notes(found, smallest, interval)
+    notes += verdict_notes.notes(found, smallest, interval, numerals.spread)
     notes += cautions.notes(arms, split)
-    return Table(headings, cells, records, notes, numeric, appendix=tuned.appendix(arms))
+    winners = {"better": a, "worse": b}
+    return Table(
+        headings, cells, records, notes, numeric,
+        caption=f"{a} against {b}. {_split_note(split)}.",
+        print_columns=("task", "model", "schedule", "metric", a, b, "difference", "n", "p (Holm)", "verdict"),
+        bold=frozenset(
+            (row, winners[one.verdict.word]) for row, one in enumerate(found) if one.verdict.word in winners
+        ),
+        appendix=tuned.appendix(arms),
+    )  # fmt: skip
 
 
 def overall_note(all_of_it: Overall) -> str:
@@ -279,15 +320,16 @@ def _verdict_record(one: Comparison | None) -> dict[str, Any]:
         "unit": pairs.unit if pairs else None,
         "units": pairs.units if pairs else None,
         "family": verdict.tests if verdict and tested else None,
-        "seeds_needed": verdict.needed if verdict else None,
+        "seeds_least": verdict.least if verdict else None,
+        "seeds_about": verdict.about if verdict else None,
         "not_comparable": "; ".join(map(str, one.obstacles)) if one else "",
         "let_differ": "; ".join(map(str, one.let)) if one else "",
     }
 
 
-def _verdict_cells(one: Comparison) -> list[str]:
+def _verdict_cells(one: Comparison, numerals: Numerals) -> list[str]:
     if not one.judged:
         return ["", "", str(one.verdict)]
     p = one.verdict.p_holm
-    difference = with_interval(one.pairs.difference, one.pairs.interval)
+    difference = numerals.measured(one.pairs.difference, one.pairs.interval, one.pairs.deviation)
     return [difference, "" if math.isnan(p) else f"{p:.2g}", str(one.verdict)]

@@ -25,7 +25,7 @@ def appendix(arms: Sequence[Arm]) -> Table | None:
             records.append(_record(arm, record))
     headings = ["task", "model", "optimizer", "settings", "trials", "sampler", "tuning seeds", "ranked by",
                 "chosen", "space", "on an edge"]  # fmt: skip
-    return Table(headings, cells, records, [], frozenset({"trials"}), TITLE)
+    return Table(headings, cells, records, [], frozenset({"trials"}), title=TITLE)
 
 
 def any_tuned(arms: Sequence[Arm]) -> bool:

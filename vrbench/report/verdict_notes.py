@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vrbench.report import cautions, sequential
 from vrbench.report.across_tasks import Pooled, random_effects
+from vrbench.report.arms import Arm
 from vrbench.report.compare import Comparison
+from vrbench.report.numerals import Spread
 from vrbench.report.smallest import Smallest
 from vrbench.report.statistics import ALPHA
 
+Place = tuple[str, str]
+"""Task and model."""
 TESTS = {
     "sign-flip": "sign-flip test",
     "t": "Student's t over the means of replicates, which takes them for normal: too few for a test without that",
@@ -18,8 +22,8 @@ TESTS = {
 }
 
 
-def notes(found: Sequence[Comparison], smallest: Smallest, interval: str) -> list[str]:
-    """The notes of some comparisons, all of one family."""
+def notes(found: Sequence[Comparison], smallest: Smallest, interval: str, spread: Spread = "ci") -> list[str]:
+    """The notes of some comparisons, all of one family; `spread` is what stands beside their differences."""
     judged = [one for one in found if one.judged]
     units = {one.pairs.unit for one in judged}
     tests = max((one.verdict.tests for one in judged), default=0)
@@ -28,9 +32,11 @@ def notes(found: Sequence[Comparison], smallest: Smallest, interval: str) -> lis
     kinds = [f"95 % {interval} interval" if any(_plainly(one) for one in judged) or not judged else ""]
     kinds.append("95 % Student's t interval over replicate means" if any(_by_means(one) for one in judged) else "")
     kinds.append("interval that holds at every look" if "e-process" in used else "")
+    intervals = " or ".join(filter(None, kinds))
+    beside = {"ci": f" [{intervals}]", "sd": f" ± s.d. ({intervals}: not shown)", "none": f" ({intervals}: not shown)"}
     told = [
-        f"difference: mean over paired {' or '.join(f'{unit}s' for unit in sorted(units)) or 'seeds'} "
-        f"[{' or '.join(filter(None, kinds))}]. p: two-sided, "
+        f"difference: mean over paired {' or '.join(f'{unit}s' for unit in sorted(units)) or 'seeds'}"
+        f"{beside[spread]}. p: two-sided, "
         f"{'; '.join(TESTS[test] for test in used) or TESTS['sign-flip']}; Holm-corrected over the {plural} of the "
         f"family; a diverged run counts as the worst. Null: a unit's difference is as likely to be d as -d (symmetry). "
         f"Better or worse: p < {ALPHA}. Smallest effect that matters: {smallest.told}; "
@@ -48,6 +54,19 @@ def notes(found: Sequence[Comparison], smallest: Smallest, interval: str) -> lis
     for one in judged:
         told += [*_components(one), *_looked(one), *_left(one)]
     return [*told, *cautions.code_between(found)]
+
+
+def chosen(a: Mapping[Place, Sequence[Arm]], b: Mapping[Place, Sequence[Arm]], split: str) -> list[str]:
+    """What `--best` chose in each task and model, and of how many; the chosen arm is the first of each."""
+    told = []
+    for place in sorted(a.keys() & b.keys()):
+        sides = [f"{own[place][0].label}, of {len(own[place])}" for own in (a, b)]
+        counts = {len(own[place]) for own in (a, b)}
+        uneven = "; of more arms a better best is to be expected" if len(counts) > 1 else ""
+        told.append(f"{' '.join(place)}: the best by validation: {'; '.join(sides)}{uneven}.")
+    if split != "test":
+        told.append("Chosen by the same validation that is compared: optimistic.")
+    return told
 
 
 def _plainly(one: Comparison) -> bool:
@@ -102,7 +121,7 @@ def _left(one: Comparison) -> Iterator[str]:
     yield (
         f"{_place(one)}: a further {unit} makes the anytime-valid test decide: its p is {now:.2g} now, "
         f"{left.agrees:.2g} if the next is like the mean so far, {left.opposes:.2g} if it is the opposite; "
-        f"{max(left.least, 1)} more at least before it can be below {level:.2g}."
+        f"at least {max(left.least, 1)} more before it can be below {level:.2g}."
     )
 
 

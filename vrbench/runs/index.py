@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from vrbench import terminal
 from vrbench.runs.records import Run, write_whole
 
 VERSION = 2
@@ -194,6 +195,7 @@ def _save(path: Path, rows: Iterable[Row]) -> None:
         )
 
 
+@terminal.output()
 def main(words: Sequence[str]) -> int:
     """Answer `vrbench index` with these words after it: the folders of the runs that they select; the exit code."""
     parser = argparse.ArgumentParser(
@@ -206,10 +208,8 @@ def main(words: Sequence[str]) -> int:
         wanted = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in options.wanted)}
         for row in select(read_index(options.root), wanted):
             print(options.root / row["directory"])
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe, `head` say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, yaml.YAMLError) as error:
         print(f"vrbench: index: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
