@@ -103,6 +103,8 @@ def test_numbers_with_what_stands_beside_them() -> None:
     assert Numerals(3).measured(0.93, one, 0.02) == "0.930 [0.900, 0.950]"
     assert Numerals(spread="sd").measured(0.93, one, 0.0213) == "0.930 ± 0.021"
     assert Numerals(spread="sd").measured(123.4, one, 21.3) == "123 ± 21"
+    assert Numerals(spread="sd").measured(0.02, one, 1e-17) == "0.0200 ± 0.0000"
+    assert Numerals(spread="sd").measured(0.0, one, 0.0) == "0.0000 ± 0.0000"
     assert Numerals(1, "sd").measured(0.93, one, 0.0213) == "0.9 ± 0.0"
     assert Numerals(spread="sd").measured(0.93, one, nan) == "0.93"
     assert Numerals(spread="none").measured(0.93, one, 0.02) == "0.93"

@@ -27,16 +27,18 @@ class Numerals:
     def measured(self, value: float, interval: Interval, deviation: float) -> str:
         """`0.93 [0.91, 0.95]`, `0.930 ± 0.021` or `0.93`; without what is not known."""
         if self.spread == "sd" and math.isfinite(deviation) and math.isfinite(value):
-            decimals = _decimals(deviation) if self.decimals is None else self.decimals
+            decimals = _decimals(value, deviation) if self.decimals is None else self.decimals
             return f"{value:.{decimals}f} ± {deviation:.{decimals}f}"
         if self.spread == "ci" and not math.isnan(interval.low):
             return f"{self.number(value)} [{self.number(interval.low)}, {self.number(interval.high)}]"
         return self.number(value)
 
 
-def _decimals(deviation: float) -> int:
-    """Digits behind the point that show two significant ones of it."""
-    return min(MOST_DECIMALS, max(0, 1 - math.floor(math.log10(deviation)))) if deviation > 0 else 4
+def _decimals(value: float, deviation: float) -> int:
+    """Digits behind the point that show two significant ones of the deviation; four where it is rounding alone."""
+    if deviation <= 1e-12 * abs(value):
+        return 4
+    return min(MOST_DECIMALS, max(0, 1 - math.floor(math.log10(deviation))))
 
 
 PLAIN = Numerals()
