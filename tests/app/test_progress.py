@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -280,6 +282,18 @@ def test_no_bar_is_drawn_where_none_can_be(env: dict[str, str], tmp_path: Path) 
     before, last, _ = shown.bytes.partition(b"\n4/4  digits")
     assert last
     assert b"\x1b" not in before
+
+
+@pytest.mark.slow
+def test_where_signs_cannot_be_encoded_words_stand_for_them(tmp_path: Path) -> None:
+    words = ["-m", "optimizer=sgd", "seed=0,1", *SHORT, f"results_dir={tmp_path}"]
+    around = {key: value for key, value in os.environ.items() if key not in ("PYTHONIOENCODING", "PYTHONUTF8")}
+    done = subprocess.run([sys.executable, "-m", "vrbench", *words], env={**around, "LC_ALL": "C"}, capture_output=True)
+    said = done.stdout.decode("ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "2/2  digits * sgd * seed 1   accuracy 0." in said
+    assert "accuracy (higher is better) 0." in said
+    assert " +- " in said
 
 
 @pytest.mark.slow

@@ -232,7 +232,7 @@ def test_tables_equal_what_metrics_jsonl_says(
     best: dict[str, dict[int, float]] = {}
     for folder in {path.parent for path in tmp_path.rglob("metrics.jsonl")}:
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        _, _, optimizer, seed, _ = folder.name.split("-")
+        _, _, optimizer, *_, seed, _ = folder.name.split("-")
         best.setdefault(optimizer, {})[int(seed[1:])] = max(r["val/accuracy"] for r in rows if "val/accuracy" in r)
     d = [best["vradam"][seed] - best["adamw"][seed] for seed in range(4)]
     sums = [abs(sum(x * s for x, s in zip(d, signs, strict=True))) for signs in itertools.product((-1, 1), repeat=4)]

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from vrbench import terminal
 from vrbench.app import command_line
 from vrbench.app.jobs import RunFailed
 from vrbench.app.launchers import RayLauncher
@@ -52,6 +53,7 @@ WRONG_CONFIG = 2
 BROKEN_RUN = 1
 
 
+@terminal.output()
 def main() -> None:
     """Run `vrbench`. Exit codes: 0 done (diverged too), 2 wrong config, 1 broken run, 128 + n stopped by signal n."""
     if os.getcwd() not in sys.path and not getattr(sys.flags, "safe_path", False):
