@@ -16,6 +16,10 @@ help:                 ## this list
 quickstart: $(VENV)/.run  ## install, then a first study on embedded data: a table, and a page with plots and samples
 	$(BIN)/vrbench experiment=quickstart
 	$(BIN)/vrbench report html results/runs/quickstart -o results/runs/quickstart/report.html
+	@echo "next: source $(VENV)/bin/activate, then"
+	@echo "  vrbench report compare vradam adamw results/runs/quickstart"
+	@echo "  vrbench -m sweep=tune task=digits optimizer=vradam,adamw study=mine"
+	@echo "  vrbench study results/digits_hypergrid/plan.yaml"
 
 test: $(VENV)/.dev        ## the tests, but for those that take long (about four minutes)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not stress" -rs --durations=10 $(ARGS)

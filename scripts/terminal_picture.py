@@ -6,6 +6,7 @@ The command runs on a pseudo-terminal; its screen is kept as it is when TEXT sta
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--at", required=True, help="text that the screen is to show")
+    parser.add_argument("--title", help="what stands above it; the command where it is not given")
     parser.add_argument("--columns", type=int, default=100)
     parser.add_argument("--lines", type=int, default=32)
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command, after --")
@@ -34,7 +36,7 @@ def main() -> None:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     shown = Terminal(command, options.columns, options.lines)
     shown.read(until=lambda screen: any(options.at in line for line in screen), seconds=3600)
-    options.output.write_text(picture(shown.screen, " ".join(command)), encoding="utf-8")
+    options.output.write_text(picture(shown.screen, options.title or " ".join(command)), encoding="utf-8")
     shown.child.terminate()
 
 
@@ -46,7 +48,8 @@ def picture(screen: pyte.Screen, title: str) -> str:
     console = Console(record=True, width=screen.columns, file=open("/dev/null", "w"), legacy_windows=False)  # noqa: SIM115
     for text in lines:
         console.print(text, no_wrap=True, crop=True)
-    return console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME, unique_id="terminal")
+    drawn = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME, unique_id="terminal")
+    return re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)  # fonts would be fetched from elsewhere
 
 
 def line(screen: pyte.Screen, row: int) -> Text:

@@ -226,7 +226,7 @@ class SweepView:
         whole.add_column(no_wrap=True)
         bar = ProgressBar(total=self.total, completed=self.over)
         whole.add_row(f"{self.over}/{self.total} runs", bar, self._left())
-        return Group(table, self._bars, whole)
+        return Group("", table, self._bars, whole)
 
 
 def last_row(path: Path) -> dict[str, Any]:
