@@ -1,6 +1,6 @@
-"""A picture of a command on a terminal: `python scripts/terminal_picture.py --output OUT.svg --at TEXT -- vrbench -m …`
+"""A picture of a command on a terminal: `python scripts/terminal_picture.py --output OUT.svg --at PATTERN -- vrbench -m …`
 
-The command runs on a pseudo-terminal; its screen is kept as it is when TEXT stands on it for the first time.
+The command runs on a pseudo-terminal; its screen is kept as it is when PATTERN is first found on it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     """Write the SVG."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--at", required=True, help="text that the screen is to show")
+    parser.add_argument("--at", required=True, help="regular expression for a text that the screen is to show")
     parser.add_argument("--title", help="what stands above it; the command where it is not given")
     parser.add_argument("--columns", type=int, default=100)
     parser.add_argument("--lines", type=int, default=32)
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     shown = Terminal(command, options.columns, options.lines)
-    shown.read(until=lambda screen: any(options.at in line for line in screen), seconds=3600)
+    shown.read(until=lambda screen: re.search(options.at, "\n".join(screen)) is not None, seconds=3600)
     options.output.write_text(picture(shown.screen, options.title or " ".join(command)), encoding="utf-8")
     shown.child.terminate()
 

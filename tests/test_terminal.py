@@ -15,6 +15,7 @@ from conftest import ROOT
 from made_runs import eight
 
 from vrbench import terminal
+from vrbench.report.study import Compact
 
 PLACES = {
     "LC_ALL=C": ({"LC_ALL": "C"}, "ascii"),
@@ -98,6 +99,30 @@ def in_terminal(command: list[str], columns: int, encoding: str) -> str:
     os.close(ours)
     assert process.returncode == 0
     return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode(encoding)).replace("\r\n", "\n")
+
+
+def test_a_table_that_is_a_little_too_wide_loses_its_lines_first() -> None:
+    """Then, where even that does not do, its rows become blocks."""
+    code = "from vrbench.report import formats, screen; cells = [['a' * 16, '0.1 ± 0.02'], ['b' * 16, '0.2 ± 0.03']];"
+    code += "print(screen.text(formats.Table(['name', 'value'], cells, [], [], frozenset({'value'}))))"
+    shown = {columns: in_terminal([sys.executable, "-c", code], columns, "utf-8") for columns in (40, 30, 20)}
+    assert "┃" in shown[40]
+    assert "┃" not in shown[30]
+    assert f"{'a' * 16} 0.1 ± 0.02" in shown[30]
+    assert re.search(rf"name +{'a' * 10}", shown[20])
+
+
+def test_what_need_not_be_repeated_is_left_out_on_a_screen() -> None:
+    columns = ["task", "model", "optimizer", "settings", "validation (best)", "n", "diverged", "s / run"]
+    one, other = (
+        ["digits", "mlp", "sgd", "", "0.9", "3", "0", "1.0"],
+        ["digits", "mlp", "adamw", "", "0.9", "3", "1", "1.0"],
+    )
+    same = Compact(columns, [one, one]).without_repetition()
+    assert same.columns == ["task", "optimizer", "settings", "validation (best)", "n", "s / run"]
+    assert same.rows[0] == ["digits", "sgd", "", "0.9", "3", "1.0"]
+    assert "diverged" in Compact(columns, [one, other]).without_repetition().columns
+    assert "model" in Compact(columns, [one, ["digits", "cnn", *one[2:]]]).without_repetition().columns
 
 
 def test_help_is_in_words_too() -> None:

@@ -27,7 +27,8 @@ def is_terminal() -> bool:
 def text(table: Table) -> str:
     """The table, its notes below it and its appendix below those, for the terminal that stdout is.
 
-    Empty columns are left out. Where a terminal is too narrow for its columns, each row is a block of lines.
+    Empty columns are left out. Where a terminal is too narrow for the columns and the lines between them it is drawn
+    without lines, and where even that is too wide, each row is a block of lines.
     """
     from rich.console import Console
 
@@ -40,25 +41,27 @@ def text(table: Table) -> str:
 
 def _print(console: Console, table: Table) -> None:
     kept = [place for place in range(len(table.headings)) if any(line[place] for line in table.cells)]
-    grid = _grid(table, kept)
-    if console.measure(grid, options=console.options.update(max_width=ENDLESS)).minimum <= console.width:
-        console.print(grid)
+    grids = [_grid(table, kept), _grid(table, kept, box=None, padding=(0, 1, 0, 0))]
+    endless = console.options.update(max_width=ENDLESS)
+    fitting = next((grid for grid in grids if console.measure(grid, options=endless).minimum <= console.width), None)
+    if fitting is not None:
+        console.print(fitting)
     else:
         _print_blocks(console, table, kept)
     for note in table.notes:
         console.print(_text(note), soft_wrap=True)
 
 
-def _grid(table: Table, kept: list[int]) -> Any:
+def _grid(table: Table, kept: list[int], **how: Any) -> Any:
     from rich.table import Table as Grid
 
-    grid = Grid(title=_text(table.title) if table.title else None, title_justify="left")
+    grid = Grid(**how, title=_text(table.title) if table.title else None, title_justify="left")
     for place in kept:
         numeric = table.headings[place] in table.numeric
         own = [table.headings[place], *(line[place] for line in table.cells)]
-        how: dict[str, Any] = {"justify": "right", "no_wrap": True} if numeric else {"overflow": "fold"}
-        how["min_width"] = max(map(_width, own)) if numeric else _least(own)
-        grid.add_column(_text(table.headings[place]), **how)
+        set_so: dict[str, Any] = {"justify": "right", "no_wrap": True} if numeric else {"overflow": "fold"}
+        set_so["min_width"] = max(map(_width, own)) if numeric else _least(own)
+        grid.add_column(_text(table.headings[place]), **set_so)
     for number in range(len(table.cells)):
         grid.add_row(*(_cell(table, number, place) for place in kept))
     return grid

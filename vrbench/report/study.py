@@ -36,6 +36,16 @@ class Compact:
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         return "".join(f"| {' | '.join(line[place] for place in kept)} |\n" for line in lines)
 
+    def without_repetition(self) -> Compact:
+        """Without what need not be repeated on a narrow screen: the models where each task has one, diverged runs
+        where there are none."""
+        pairs = {(row[0], row[1]) for row in self.rows}
+        diverged = self.columns.index("diverged")
+        dropped = {1} if len(pairs) == len({task for task, _ in pairs}) else set()
+        dropped |= {diverged} if set(self.column(diverged)) == {"0"} else set()
+        kept = [place for place in range(len(self.columns)) if place not in dropped]
+        return Compact([self.columns[place] for place in kept], [[row[place] for place in kept] for row in self.rows])
+
     def column(self, place: int) -> list[str]:
         """The texts below a heading."""
         return [row[place] for row in self.rows]
@@ -79,7 +89,10 @@ def print_study(folder: Path) -> None:
     if any(run.status == "unfinished" for arm in arms for run in arm.runs):
         told.append("the same command goes on with unfinished runs")
     told.append("mean ± s.d. over seeds; a difference needs a test before it is a finding")
-    numeric = frozenset(found.columns[4:])
-    table = formats.Table(found.columns, found.rows, [], told, numeric, f"study {folder.name}")
-    print(screen.text(table) if screen.is_terminal() else formats.markdown(table), end="")
+    numeric, title = frozenset(found.columns[4:]), f"study {folder.name}"
+    if screen.is_terminal():
+        small = found.without_repetition()
+        print(screen.text(formats.Table(small.columns, small.rows, [], told, numeric, title)), end="")
+    else:
+        print(formats.markdown(formats.Table(found.columns, found.rows, [], told, numeric, title)), end="")
     print(f"files: {folder}")
