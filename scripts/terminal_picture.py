@@ -1,4 +1,7 @@
-"""A picture of a command on a terminal: `python scripts/terminal_picture.py --output OUT.svg --at PATTERN -- vrbench -m …`
+"""A picture of a command on a terminal.
+
+    python scripts/terminal_picture.py --output docs/images/terminal.svg --title "vrbench experiment=quickstart" \\
+        --lines 40 --at "(?s) [1-9]\\d*/180 .*20/36 runs" -- vrbench experiment=quickstart
 
 The command runs on a pseudo-terminal; its screen is kept as it is when PATTERN is first found on it.
 """

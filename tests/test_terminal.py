@@ -77,7 +77,8 @@ def test_a_terminal_gets_a_drawn_table_with_every_name_as_it_is(columns: int, en
     for shown in (table, after):
         assert max(len(line) for line in shown.splitlines() if "0.8035" in line or line[0:1] in "+┏") <= columns
         assert ("accuracy ↑" if encoding == "utf-8" else "accuracy (higher is better)") in " ".join(shown.split())
-        assert ("┃" in shown) == (columns == 160 and encoding == "utf-8")
+        fits = columns == 160 or (columns == 90 and shown is after)  # which leaves out what need not be repeated
+        assert ("┃" in shown) == (fits and encoding == "utf-8")
 
 
 def in_terminal(command: list[str], columns: int, encoding: str) -> str:
