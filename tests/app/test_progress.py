@@ -23,7 +23,7 @@ from screen import Terminal
 from vrbench.app import progress
 from vrbench.app.progress import Job, SweepView, cut, words_of
 from vrbench.loggers import console
-from vrbench.loggers.console import Console, duration, outcome
+from vrbench.loggers.console import Console, Ticker, duration, outcome
 from vrbench.runs.records import find_runs
 
 Call = Callable[..., int]
@@ -61,7 +61,7 @@ def test_a_sweep_has_a_line_for_each_run_with_what_was_swept(
 ) -> None:
     assert vrbench("-m", "optimizer=sgd", "optimizer.lr=0.01,0.1", "seed=0,1", *SHORT) == 0
     out = capfd.readouterr().out
-    lines = out[: out.index("study default")].splitlines()
+    lines = out[: out.index("**study default")].splitlines()
     assert lines[0] == "4 runs: 4 to train"
     shown = r"/4  digits · sgd lr={lr} +· seed {seed} +accuracy 0\.\d+ best at step [12]0   \d+\.\d s"
     wanted = [(lr, seed) for lr in (0.01, 0.1) for seed in (0, 1)]
@@ -100,6 +100,26 @@ def test_what_the_runs_that_are_over_are_not_is_said_once_for_all(
         "  2 of them without reading the test split: force=true reads it",
     ]
     assert lines[2].startswith("3/3  digits · sgd · seed 2 ")
+
+
+def test_runs_that_are_trained_again_have_lines_too(vrbench: Call, capfd: pytest.CaptureFixture[str]) -> None:
+    assert vrbench("-m", "optimizer=sgd", "seed=0,1", *SHORT) == 0
+    capfd.readouterr()
+    assert vrbench("-m", "optimizer=sgd", "seed=0,1", "force=true", *SHORT) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "2 runs: 2 to train"
+    assert [line[:4] for line in lines[1:3]] == ["1/2 ", "2/2 "]
+
+
+def test_a_ticker_whose_reader_has_gone_ends_quietly(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> None:
+        raise BrokenPipeError
+
+    ticker = Ticker(0.01, broken)
+    ticker.start()
+    time.sleep(0.2)
+    ticker.stop()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_search_has_a_line_for_each_trial(vrbench: Call, capfd: pytest.CaptureFixture[str]) -> None:

@@ -87,8 +87,8 @@ def test_a_multirun_is_paired_and_its_table_comes_again(
     monkeypatch.setattr(Trainer, "fit", lambda *_: pytest.fail("a finished run was trained again"))
     assert vrbench(*sweep) == 0
     second = capfd.readouterr().out
-    assert second.startswith("9 runs: 9 over\nstudy nine")
-    table = first[first.index("study nine") :]
+    assert second.startswith("9 runs: 9 over\n**study nine**")
+    table = first[first.index("**study nine") :]
     assert second.endswith(table)
     for name in ("vradam", "adamw", "sgd"):
         (row,) = [line for line in table.splitlines() if f" {name} " in line]
@@ -244,7 +244,7 @@ def test_a_multirun_prints_the_table_of_each_study_that_it_ran(
     cheap = ("++probe.eos.tier=cheap",) if sweep.startswith("experiment") else ()
     assert vrbench("-m", sweep, *cheap, *QUICK) == 0
     said = capfd.readouterr().out
-    studies = [line.strip() for line in said.splitlines() if line.startswith("study ")]
+    studies = [line.strip("*") for line in said.splitlines() if line.startswith("**study ")]
     assert studies == [f"study {name.split('/')[-1]}" for name in sweep.partition("=")[2].split(",")]
     assert not list(tmp_path.rglob("multirun.yaml"))
 

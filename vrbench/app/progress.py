@@ -47,29 +47,34 @@ class Job:
     title: str
     arm: str
     """The title without the seed."""
-    began: int | None = field(init=False)
-    """When its manifest was last written before it was watched."""
+    before: dict[str, int | None] = field(init=False)
+    """When its files were last written before it was watched: what they say is of before."""
 
     def __post_init__(self) -> None:
-        self.began = self._manifest_time()
+        self.before = {name: self._written(name) for name in ("manifest.json", "summary.json")}
 
-    def _manifest_time(self) -> int | None:
+    def _written(self, name: str) -> int | None:
         try:
-            return (self.directory / "manifest.json").stat().st_mtime_ns
+            return (self.directory / name).stat().st_mtime_ns
         except OSError:
             return None
 
+    def _is_new(self, name: str) -> bool:
+        return self._written(name) not in (None, self.before[name])
+
     @property
     def ended(self) -> dict[str, Any] | None:
-        """What it came to: the summary, or that a search has given it up."""
+        """What it came to since it is watched: the summary, or that a search has given it up."""
         try:
             run = records.Run(self.directory)
-            if run.summary is None and self._manifest_time() != self.began and run.status == "pruned":
+            if self._is_new("summary.json"):
+                return run.summary
+            if self._is_new("manifest.json") and run.manifest.get("status") == "pruned":
                 row = last_row(self.directory / "metrics.jsonl")
                 return {"status": "pruned", "steps": int(row.get("step", 0)), "seconds": {"eval": 0.0}}
-            return run.summary
-        except (OSError, ValueError):  # it has not begun, or is being written
-            return None
+        except (OSError, ValueError):  # it is being written
+            pass
+        return None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -79,7 +84,7 @@ class Job:
     @property
     def place(self) -> tuple[int, int] | None:
         """The step that it is at, of how many; None where it has not begun since it is watched."""
-        if self._manifest_time() == self.began:
+        if not self._is_new("manifest.json"):
             return None
         try:
             total = records.Run(self.directory).manifest["total_steps"]
@@ -131,7 +136,7 @@ class SweepView:
         """Say when each of these runs ends. `over`, where it is given, is how many of all have ended by now."""
         self.look()  # those that have ended are counted before `over` says so
         with self._lock:
-            self._open += [job for job in jobs if job.ended is None]
+            self._open += jobs
             self.over = self.over if over is None else over
             self._pad = max([self._pad, *(len(job.title) for job in jobs)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -101,8 +102,9 @@ class Ticker:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(self._seconds):
-            self._call()
+        with contextlib.suppress(OSError):  # nobody reads what it prints: the run goes on without it
+            while not self._ended.wait(self._seconds):
+                self._call()
 
 
 def plain_console() -> RichConsole:
