@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import ROOT
 
 from vrbench.app import study
 from vrbench.runs import archive
@@ -27,6 +29,28 @@ PLAN: dict[str, Any] = {
     "smallest_effect": "error:5%",
     "overrides": ["trainer.max_steps=40", "trainer.eval_every=20", "trainer.threads=1", "logger=none"],
 }
+
+
+NOTED = '''
+class Noted:
+    """Notes every run that is trained to its end."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def start(self, run, total_steps, rows):
+        self.name = run.name
+
+    def log(self, row):
+        pass
+
+    def image(self, step, path):
+        pass
+
+    def finish(self, summary):
+        with open(self.path, "a") as file:
+            file.write(self.name + "\\n")
+'''
 
 
 @pytest.fixture
@@ -93,15 +117,18 @@ def test_a_study_from_one_command_to_its_page(plan: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_two_shells_share_a_study(plan: Path, tmp_path: Path) -> None:
     """They spend the trials together, and train no run twice; who comes to the confirmation early can come again."""
-    told = [*PLAN["overrides"][:-1], "logger=console"]
-    plan.write_text(yaml.safe_dump(PLAN | {"trials": 2, "overrides": told}))
+    (tmp_path / "noted.py").write_text(NOTED)
+    noted = f"+logger.noted={{_target_: noted.Noted, path: {tmp_path / 'trained.txt'}}}"
+    plan.write_text(yaml.safe_dump(PLAN | {"trials": 2, "overrides": [*PLAN["overrides"], noted]}))
     command = [sys.executable, "-m", "vrbench", "study", str(plan), "--go", "--results-dir", str(tmp_path)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
-    last = subprocess.run(command, capture_output=True, text=True)
+    around = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    both = [subprocess.Popen(command, env=around) for _ in range(2)]
+    for process in both:
+        process.wait()
+    last = subprocess.run(command, capture_output=True, text=True, env=around)
     assert last.returncode == 0, last.stderr
-    trained = [line for line in "\n".join([*said, last.stdout]).splitlines() if "finished after" in line]
-    assert len(trained) == len({line.split(":")[0] for line in trained}) == 12 + 6
+    trained = (tmp_path / "trained.txt").read_text().splitlines()
+    assert len(trained) == len(set(trained)) == 12 + 6
     searches = [json.loads(path.read_bytes()) for path in (tmp_path / "s").glob("search/*/trials.json")]
     assert [len(search["trials"]) for search in searches] == [2] * 6
     assert len(list((tmp_path / "s/tune").glob("*/summary.json"))) == 12
