@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
 from .gate import gate, gated_rate
-from .rule import take_state
+from .rule import require, take_state
 
 GATE_ON = ("velocity", "gradient")
 GATE_SCOPES = ("global", "group", "tensor")
@@ -219,12 +219,6 @@ class GatedOptimizer(Optimizer):
             grads.append(grad)
             for name, column in columns:
                 column.append(own[name])
-
-
-def require(name: str, value: object, wanted: str, good: bool | Tensor) -> None:
-    """Raise ValueError, naming the argument, unless `good`."""
-    if not good:
-        raise ValueError(f"{name}={value!r}: must be {wanted}")
 
 
 def _report(group: dict[str, Any], rate: Tensor, opening: Tensor, total: Tensor) -> None:

@@ -91,7 +91,7 @@ def take_state(optimizer: Optimizer, names: Sequence[str]) -> None:
             group.setdefault(name, value)
 
 
-def require(name: str, value: object, wanted: str, good: bool) -> None:
+def require(name: str, value: object, wanted: str, good: bool | Tensor) -> None:
     """Raise ValueError, naming the argument, unless `good`."""
     if not good:
         raise ValueError(f"{name}={value!r}: must be {wanted}")

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .gate import blended_power_sum, in_memory_order, power_sum
-from .gated import Columns, GatedOptimizer, require
+from .gated import Columns, GatedOptimizer
+from .rule import require
 
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Where torch has a fused AdamW kernel."""

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .gate import blended_power_sum, power_sum
-from .gated import Columns, GatedOptimizer, require
+from .gated import Columns, GatedOptimizer
+from .rule import require
 
 
 class VRLion(GatedOptimizer):

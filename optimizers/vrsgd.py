@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .gate import power_sum
-from .gated import Columns, GatedOptimizer, require
+from .gated import Columns, GatedOptimizer
+from .rule import require
 
 
 class VRSGD(GatedOptimizer):

@@ -122,6 +122,20 @@ def test_a_ticker_whose_reader_has_gone_ends_quietly(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == ""
 
 
+def test_a_ticker_whose_call_takes_long_makes_it_less_often() -> None:
+    calls = []
+
+    def slow() -> None:
+        calls.append(time.monotonic())
+        time.sleep(0.02)
+
+    ticker = Ticker(0.01, slow)
+    ticker.start()
+    time.sleep(0.5)
+    ticker.stop()
+    assert len(calls) == 1  # the next is a second away: a fiftieth of the time
+
+
 def test_a_search_has_a_line_for_each_trial(vrbench: Call, capfd: pytest.CaptureFixture[str]) -> None:
     assert vrbench("-m", "sweep=tune", "optimizer=sgd,adamw", "hydra.sweeper.n_trials=2", *SHORT) == 0
     lines = capfd.readouterr().out.splitlines()

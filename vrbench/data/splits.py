@@ -17,7 +17,7 @@ ALL: Literal["all"] = "all"
 Size = int | Literal["all"] | None
 FLOOR = 500
 """Validation examples that a small `train_size` leaves at least: an accuracy of so many has a standard error of at most
-2.2 points."""
+2.3 points."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ QUIET = 2.0
 HEARTBEAT = 30.0
 """Seconds between two lines about a run that goes on, where no bar can be drawn."""
 
+MOST_OF_A_CORE = 0.02
+"""Share of its time that a ticker spends in its calls at most: long ones are made less often."""
+
 
 class Console:
     """One run's bar or heartbeat, and a line when it is over."""
@@ -83,7 +86,7 @@ class Console:
 
 
 class Ticker:
-    """Calls a function every so many seconds, in a thread of its own, from `start` to `stop`."""
+    """Calls a function every so many seconds, in a thread from `start` to `stop`; where it takes long, less often."""
 
     def __init__(self, seconds: float, call: Callable[[], object]) -> None:
         self._seconds = seconds
@@ -103,8 +106,11 @@ class Ticker:
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # nobody reads what it prints: the run goes on without it
-            while not self._ended.wait(self._seconds):
+            wait = self._seconds
+            while not self._ended.wait(wait):
+                began = time.monotonic()
                 self._call()
+                wait = max(self._seconds, (time.monotonic() - began) / MOST_OF_A_CORE)
 
 
 def plain_console() -> RichConsole:

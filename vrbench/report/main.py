@@ -78,7 +78,7 @@ def _statistics(command: Callable[..., Any]) -> Callable[..., Any]:
             "--allow",
             metavar="KEY[,KEY…]",
             default="",
-            callback=lambda context, option, value: tuple(filter(None, value.split(","))),
+            callback=lambda context, option, value: _words(value),
             help="Keys that may differ between what is compared, and all below them.",
         ),
     ):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vrbench.runs.identity import leaves
+
 _WORTH_SAYING = 5.0
 """Seconds of evaluation below which nobody minds them."""
 _SAMPLED = ("task.eval_examples", "task.eval_walks", "task.quality.samples")
@@ -20,19 +22,10 @@ def costly_evaluation(seconds: Mapping[str, float], config: Mapping[str, Any]) -
     share = seconds["eval"] / max(sum(seconds.values()), 1e-9)
     if share <= 0.5 or seconds["eval"] < _WORTH_SAYING:
         return None
-    keys = [key for key in _SAMPLED if _has(config, key)] or [key for key in _SIZES if _has(config, key)]
+    there = {".".join(path) for path, _ in leaves(config)}
+    keys = [key for key in _SAMPLED if key in there] or [key for key in _SIZES if key in there]
     if not config["trainer"]["evaluate_test"]:
         keys = [key for key in keys if key != "task.data.test_size"]
     remedies = ", ".join(f"{key}=…" for key in keys)
     either = f"{remedies} or " if remedies else ""
     return f"evaluation took {share:.0%} of its time; {either}trainer.eval_every=… makes it cheaper"
-
-
-def _has(config: Mapping[str, Any], key: str) -> bool:
-    """Whether a config has a key, written with dots."""
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return False
-        node = node[part]
-    return True
