@@ -119,7 +119,8 @@ class SweepView:
             from rich.live import Live
 
             self._bars = run_bars(self._console)
-            self._live = Live(get_renderable=self._drawn, console=self._console, refresh_per_second=8, transient=True)
+            # drawn by `look` alone: a thread that draws while another prints leaves empty lines
+            self._live = Live(get_renderable=self._drawn, console=self._console, auto_refresh=False, transient=True)
             self._live.start()
         self._ticker.start()
         return self
@@ -152,6 +153,7 @@ class SweepView:
                 self._began = time.monotonic()
             if self._bars is not None:
                 self._draw()
+                self._live.refresh()
             elif time.monotonic() - self._said > HEARTBEAT:
                 self._print(self._heartbeat())
 
