@@ -57,7 +57,8 @@ def imported(path: Path) -> set[str]:
 
 
 def broken_rules(folder: str, path: Path) -> list[str]:
-    allowed = (*ALLOWED[folder], folder.replace("/", ".")) if (ROOT / folder).is_dir() and "/" in folder else ALLOWED[folder]
+    beside = [folder.replace("/", ".")] if "/" in folder and (ROOT / folder).is_dir() else []
+    allowed = [*ALLOWED[folder], *beside]
     names = imported(path)
     broken = [name for name in names if name.startswith("..")]
     for name in names:

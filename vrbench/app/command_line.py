@@ -69,7 +69,8 @@ def fault(words: Sequence[str]) -> str:
         except HydraException:
             return f"{word}: cannot be read{_way_out(word, parser)}"
         if override.is_sweep_override() and not given.multirun:
-            return f"{word}: several values are a multirun: vrbench -m {word} … (vrbench.sweep in Python); for one list write [a,b]"
+            way = f"vrbench -m {word} … (vrbench.sweep in Python)"
+            return f"{word}: several values are a multirun: {way}; for one list write [a,b]"
     return ""
 
 

@@ -53,7 +53,7 @@ def part(kind: str, name: str, root: Path) -> list[Path]:
     }
     conf = Path("conf") if checkout else _conf(root)
     if (CONF / group / f"{name}.yaml").exists():
-        raise ConfigError(f"{kind} {name}: {group}={name} is vrbench's own; take another name")
+        raise ConfigError(f"{group}={name} is vrbench's own: take another name")
     return _write(
         root,
         {
@@ -67,7 +67,7 @@ def part(kind: str, name: str, root: Path) -> list[Path]:
 def project(name: str, root: Path) -> list[Path]:
     """Write a project of this name into `root`; the files. Raises ConfigError where the folder is there already."""
     if (root / name).exists():
-        raise ConfigError(f"project {name}: there is something of that name here")
+        raise ConfigError("there is something of that name here")
     values = {"name": name}
     files = {"pyproject.toml": "pyproject.toml", "README.md": "README.md", "plan.yaml": "plan.yaml",
              ".gitignore": "gitignore", f"{name}/__init__.py": "init.py"}  # fmt: skip
@@ -129,7 +129,7 @@ def main(words: Sequence[str]) -> int:
     try:
         written = project(name, root) if kind == PROJECT else part(kind, name, root)
     except (ConfigError, OSError) as error:
-        return say(f"new {error}" if str(error).startswith(kind) else str(error), 2)
+        return say(f"new {kind} {name}: {error}", 2)
     print(*(path.relative_to(root) for path in written), sep="\n")
     if kind == PROJECT:
         print(f"next: cd {name}, then vrbench new optimizer my_rule")
