@@ -201,7 +201,8 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert not [output for output in outputs if output.output_type == "error"]
     shown = [kind for output in outputs for kind in output.get("data", {})]
     assert {"text/html", "text/markdown", "image/png", "application/vnd.jupyter.widget-view+json"} <= set(shown)
-    assert any("16/16" in output.get("text", "") for output in outputs)
+    texts = [output.get("text", "") + str(output.get("data", {}).get("text/plain", "")) for output in outputs]
+    assert any("16/16  digits · " in text for text in texts), texts
 
 
 @pytest.mark.slow

@@ -105,12 +105,10 @@ class Runs:
         """Draw a figure of the kinds of `vrbench report figures`: its axes, those of every task after one another.
 
         `arms` are drawn alone, where some are named; `metric` stands in for each task's primary one. Each axes' figure
-        is `axes.figure`. Raises ValueError for a kind that there is not, and where no run has the data for it.
+        is `axes.figure`: a notebook with `%matplotlib inline` shows it. Raises ValueError for a kind that there is not,
+        and where no run has the data for it.
         """
         from vrbench.report import figures
 
-        return [
-            axes
-            for figure in figures.drawn(self.arms, kind, View(only=tuple(arms), metric=metric))
-            for axes in figure.axes
-        ]
+        found = figures.drawn(self.arms, kind, View(only=tuple(arms), metric=metric))
+        return [axes for figure in found for axes in figure.axes]
