@@ -95,7 +95,10 @@ def test_a_yaml_of_one_s_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "@misc{2401.01234,\n  title = {arXiv:2401.01234},\n  eprint = {2401.01234}," in text
     own.write_text("# cite: smith2020\n")
     assert cite.main(["--config-dir", str(tmp_path), "optimizer=mine"]) == 2
-    assert "smith2020: must be an arXiv id" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("vrbench: cite: smith2020: must be an arXiv id")
+    own.write_text("# cite: none\n")
+    assert cite.main(["--config-dir", str(tmp_path), "optimizer=mine"]) == 0
+    assert capsys.readouterr().out == "% without a source: optimizer=mine (none)\n"
 
 
 def test_a_study_cites_exactly_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +111,14 @@ def test_a_study_cites_exactly_its_own(tmp_path: Path, capsys: pytest.CaptureFix
     study = tmp_path / "made"
     assert printed(capsys, str(study)) == {"vrbench", "1912.01703", "2409.11321", "1711.05101", *digits, *test}
     assert not (study / "looks.jsonl").exists()
+
+
+def test_a_study_with_a_part_whose_yaml_is_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, 0.9, optimizer="mine")
+    assert cite.main([str(tmp_path / "made")]) == 0
+    text = capsys.readouterr().out
+    assert keys(text) == {"vrbench", "1912.01703", "alpaydin1998", "pedregosa2011"}
+    assert "optimizer=mine (its YAML is not here: --config-dir names its folder)" in text.splitlines()[-1]
 
 
 def test_one_optimizer_alone_has_no_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -279,7 +279,8 @@ def test_every_public_name_is_in_the_reference_with_its_docstring(reference: dic
 
 LINKS = """# Links
 
-[a page](statistics.md#the-verdict) [a folder](../results) [a file](../vrbench/contracts.py) [a text](../CONTRIBUTING.md)
+[a page](statistics.md#the-verdict) [a folder](../results) [a file](../vrbench/contracts.py)
+[a text](../CONTRIBUTING.md)
 
 [1](nowhere.md) [2](statistics.md#nowhere) [3](../vrbench/nowhere.py) [4](../results/nowhere) ![5](images/nowhere.svg)
 """

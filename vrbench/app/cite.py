@@ -35,9 +35,10 @@ TESTS = {"sign-flip": ("fisher1935",), "t": ("student1908",), "e-process": ("220
 INTERVALS = {"seed": "efron1993", "replicate": "student1908"}
 """By unit of a comparison, the interval of its difference: the studentised bootstrap, Student's."""
 
+ELSEWHERE = "(its YAML is not here: --config-dir names its folder)"
+
 _CITE = re.compile(r"^# cite: (.+)$", re.MULTILINE)
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}")
-_KEY = re.compile(r"@\w+\{([^,]+),")
 
 Use = tuple[str, str]
 """What was used, and the key of a source; or, where it has none, the reason in brackets."""
@@ -49,7 +50,7 @@ def cited(path: Path) -> list[str]:
     if found is None:
         return ["(its YAML names none)"]
     if found[1].startswith("none"):
-        return [found[1].removeprefix("none").strip()]
+        return [found[1].removeprefix("none").strip() or "(none)"]
     return [key.strip() for key in found[1].split(",")]
 
 
@@ -57,8 +58,7 @@ def cited(path: Path) -> list[str]:
 def bibliography() -> dict[str, str]:
     """The entries of references.bib, as they stand there, by key."""
     text = Path(__file__).with_name("references.bib").read_text(encoding="utf-8")
-    entries = [entry.strip() for entry in text.split("\n\n")]
-    return {_KEY.match(entry)[1]: entry for entry in entries}  # type: ignore[index]
+    return {entry.partition("{")[2].partition(",")[0]: entry.strip() for entry in text.split("\n\n")}
 
 
 def entry(key: str) -> str:
@@ -66,7 +66,7 @@ def entry(key: str) -> str:
     if key in bibliography():
         return bibliography()[key]
     if not _ARXIV.fullmatch(key):
-        raise ValueError(f"cite: {key}: must be an arXiv id (2505.13196) or a key of {__package__}/references.bib")
+        raise ValueError(f"{key}: must be an arXiv id (2505.13196) or a key of references.bib")
     return f"@misc{{{key},\n  title = {{arXiv:{key}}},\n  eprint = {{{key}}},\n  archiveprefix = {{arXiv}}\n}}"
 
 
@@ -83,21 +83,27 @@ def bibtex(used: Iterable[Use]) -> str:
     return "\n\n".join([*parts, *([f"% without a source: {', '.join(bare)}"] if bare else [])])
 
 
-def of_yaml(group: str, name: str, folders: Sequence[Path]) -> Iterator[Use]:
-    """The sources of a part. Raises ValueError where no config folder has its YAML."""
+def of_yaml(group: str, name: str, folders: Sequence[Path]) -> list[Use]:
+    """The sources of a part, from the first config folder that has its YAML; none where there is no such YAML."""
     for folder in folders:
         if (path := folder / group / f"{name}.yaml").is_file():
-            yield from ((f"{group}={name}", key) for key in cited(path))
-            return
+            return [(f"{group}={name}", key) for key in cited(path)]
+    return []
+
+
+def asked_for(word: str, folders: Sequence[Path]) -> list[Use]:
+    """The sources of a part that is named as `group=name`. Raises ValueError where no config folder has its YAML."""
+    group, _, name = word.partition("=")
+    if found := of_yaml(group, name, folders):
+        return found
     names = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-    raise ValueError(f"{group}={name}: no such YAML; {offer(name, names, group)}")
+    raise ValueError(f"{word}: no such YAML; {offer(name, names, group)}")
 
 
 def of_study(study: Path, folders: Sequence[Path]) -> Iterator[Use]:
     """The sources of vrbench itself, of what a study's runs chose, and of the methods of a report on them.
 
-    Raises FileNotFoundError where there is no such folder, ValueError for records that cannot be read or for a YAML
-    that is not there.
+    Raises FileNotFoundError where there is no such folder, ValueError for records that cannot be read.
     """
     if (study / archive.FILE).is_file():
         with tempfile.TemporaryDirectory() as temporary:
@@ -111,7 +117,7 @@ def of_study(study: Path, folders: Sequence[Path]) -> Iterator[Use]:
     yield from ALWAYS.items()
     for group in GROUPS:
         for name in sorted({str(row[group]) for row in rows if group in row}):
-            yield from of_yaml(group, name, folders)
+            yield from of_yaml(group, name, folders) or [(f"{group}={name}", ELSEWHERE)]
     yield from _of_tokenizers(rows, folders)
     yield from _of_searches(study)
     yield from _of_verdicts(study)
@@ -177,9 +183,8 @@ def main(words: Sequence[str]) -> int:
     used: list[Use] = [] if options.what else list(ALWAYS.items())
     try:
         for word in options.what:
-            group, given, name = word.partition("=")
-            named = given and not Path(word).exists()
-            used += of_yaml(group, name, folders) if named else of_study(Path(word), folders)
+            named = "=" in word and not Path(word).exists()
+            used += asked_for(word, folders) if named else of_study(Path(word), folders)
         print(bibtex(used))
     except BrokenPipeError:
         raise
