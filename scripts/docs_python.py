@@ -35,7 +35,8 @@ def page(root: Path) -> str:
 def public(module: Any) -> list[Any]:
     """What a module exports: `__all__`, or else what it defines and describes without an underscore before its name."""
     if module.exports is not None:
-        return [module[str(name)] for name in module.exports]
+        named = (module[str(name)] for name in module.exports)
+        return [one.final_target if one.is_alias else one for one in named]
     own = (one for one in module.members.values() if not (one.is_alias or one.is_module))
     return [one for one in own if one.is_public and one.has_docstring]
 

@@ -12,7 +12,7 @@ from made_runs import make_run
 
 from vrbench import __version__
 from vrbench.app import cite
-from vrbench.app.main import CONF
+from vrbench.app.project import CONF
 
 YAMLS = sorted(CONF.rglob("*.yaml"))
 METHODS = {"fisher1935", "student1908", "2208.08925", "2210.01948", "efron1993", "1606.04316", "holm1979", "2108.13264"}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench import terminal
+from vrbench.app.project import CONF, config_dirs
 from vrbench.app.refusals import offer, say
 from vrbench.report.looks import Looks
 from vrbench.runs import archive
@@ -171,17 +172,15 @@ def _of_verdicts(study: Path) -> Iterator[Use]:
 @terminal.output()
 def main(words: Sequence[str]) -> int:
     """Answer `vrbench cite` with these words after it; the exit code: 2 for what is not there, else 0."""
-    from vrbench.app.main import CONF
-
     parser = argparse.ArgumentParser(
         prog="vrbench cite", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-dir", type=Path, action="append", default=[], help="a config folder of your own")
     parser.add_argument("what", nargs="*", metavar="STUDY or group=name", help="none: vrbench itself")
     options = parser.parse_args(words)
-    folders = [*options.config_dir, CONF]
     used: list[Use] = [] if options.what else list(ALWAYS.items())
     try:
+        folders = [*config_dirs(options.config_dir), CONF]
         for word in options.what:
             named = "=" in word and not Path(word).exists()
             used += asked_for(word, folders) if named else of_study(Path(word), folders)
