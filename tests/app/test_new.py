@@ -26,10 +26,10 @@ def files_of(root: Path) -> set[str]:
 
 def test_without_a_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert new.main(["tokenizer", "spelled"]) == 0
-    made = ["tokenizers/spelled.py", "conf/task/tokenizer/spelled.yaml", "tests/test_spelled_tokenizer.py"]
+    made = ["tokenization/spelled.py", "conf/task/tokenizer/spelled.yaml", "tests/test_spelled_tokenizer.py"]
     assert capsys.readouterr().out.splitlines() == [*made, "next: vrbench check task/tokenizer=spelled"]
     assert files_of(tmp_path) == set(made)
-    assert "_target_: tokenizers.spelled.Spelled\n" in (tmp_path / made[1]).read_text()
+    assert "_target_: tokenization.spelled.Spelled\n" in (tmp_path / made[1]).read_text()
 
 
 @pytest.mark.parametrize("source", ["my_lab", "src/my_lab"])

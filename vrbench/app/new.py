@@ -81,7 +81,8 @@ def _folder(kind: str, root: Path) -> str:
     """Where a project keeps parts of this kind: in its package, if it has one."""
     names = {_package_name(root): None, f"src/{_package_name(root)}": None}
     (package, *_) = [name for name in names if (root / name / "__init__.py").is_file()] or [""]
-    return f"{package}/{kind}s".lstrip("/")
+    folder = "tokenization" if kind == "tokenizer" else f"{kind}s"  # `tokenizers` is a library's
+    return f"{package}/{folder}".lstrip("/")
 
 
 def _package_name(root: Path) -> str:
