@@ -101,6 +101,16 @@ def test_a_yaml_of_one_s_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "% without a source: optimizer=mine (none)\n"
 
 
+def test_the_yamls_of_the_project_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "conf/optimizer/mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# cite: 2401.01234\nlr: 1\n")
+    monkeypatch.chdir(tmp_path)
+    assert printed(capsys, "optimizer=mine") == {"2401.01234"}
+
+
 def test_a_study_cites_exactly_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Eight paired seeds of two optimizers on one task: one sign-flip test, and nothing was searched."""
     for seed in range(8):
