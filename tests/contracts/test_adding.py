@@ -157,6 +157,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target")
     succeeded(python(folder, *install, str(folder / "site"), str(wheel)))
     assert {"optimizers", "tasks"}.isdisjoint(path.name for path in (folder / "site").iterdir())
+    for file in ("vrbench/py.typed", "vrbench/app/references.bib", "vrbench-*.dist-info/licenses/LICENSE"):
+        assert list((folder / "site").glob(file)), file
     return folder / "site"
 
 

@@ -50,12 +50,13 @@ class Described:
 
 
 def described(path: Path) -> Described:
-    """Read the comment at the head of a YAML."""
+    """Read the comment at the head of a YAML, without what is for programs: its package and its `cite` line."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        lines.append(line.lstrip("# ").rstrip())
+        if not line.startswith(("# @package", "# cite:")):
+            lines.append(line.lstrip("# ").rstrip())
     rule, _, notes = re.sub(r"\.\s", ".\n", " ".join(lines), count=1).partition("\n")
     found = _ARXIV.search(rule + notes)
     return Described(rule, notes, found[1] if found else "")

@@ -37,6 +37,7 @@ COMMANDS = {
     "study": "vrbench.app.study",
     "report": "vrbench.report.main",
     "index": "vrbench.runs.index",
+    "cite": "vrbench.app.cite",
     "wandb": "vrbench.app.wandb_commands",
 }
 """First words that are no override of a run's config, with the module whose `main` answers them."""
