@@ -63,7 +63,7 @@ def sweep(overrides: Words, config_dir: Folders = ()) -> Runs:
     Raises ConfigError before anything is trained, RunFailed where a run broke or was stopped: the others are over, and
     the same call goes on. KeyboardInterrupt as in `run`.
     """
-    from vrbench.report.loading import load
+    from vrbench.report.loading import Runs, load
 
     words = _words(overrides)
     with _hydra(words, config_dir):
@@ -71,7 +71,7 @@ def sweep(overrides: Words, config_dir: Folders = ()) -> Runs:
         assert engine is not None
         multirun = [*words, "hydra.mode=MULTIRUN"]
         folders = engine.multirun("config", job, multirun, with_log_configuration=False)
-    return load(*folders, tuning=True)
+    return load(*folders, tuning=True) if folders else Runs(())
 
 
 def check(part: str, *overrides: str, config_dir: Folders = ()) -> list[Result]:

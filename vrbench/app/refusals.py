@@ -76,7 +76,8 @@ def explain(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        return f"{group}={choice}: no such choice; {offer(choice, list(error.options), group)}"
+        there = offer(choice, list(error.options), group)
+        return f"{group}={choice}: no such choice; {there}; your own: conf/{group}/{choice}.yaml, or a --config-dir"
     if isinstance(error, MissingMandatoryValue):
         key = error.full_key or text
         return f"{key}: must be given ({key}=…)"

@@ -10,8 +10,8 @@ Every stage is a `vrbench` command, printed before it runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
-import json
 import shlex
 import subprocess
 import sys
@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vrbench.app.refusals import say
+from vrbench.loggers.console import duration
 from vrbench.runs import archive
 from vrbench.tuning.plan import Plan, commands, detectable, is_registered, progress, read_plan, register
 
@@ -43,27 +44,27 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--config-dir", type=Path, action="append", default=[], help="a config folder of your own")
     parser.add_argument("overrides", nargs="*", help="for every command: hydra/launcher=joblib trainer.threads=1")
     options = parser.parse_intermixed_args(list(words))
-    options.overrides = [*(f"--config-dir={folder}" for folder in options.config_dir), *options.overrides]
+    folders, overrides = options.config_dir, options.overrides
     try:
         plan, digest = read_plan(options.plan)
         study = options.results_dir / plan.study
         if options.go:
             _restore(options.plan.parent, study)
             if not is_registered(study):
-                if code := _check(plan, [f"results_dir={options.results_dir}", *options.overrides]):
-                    return code
-                if plan.budget_hours is not None and _cost(plan, options.overrides):
+                _check(plan, [f"results_dir={options.results_dir}", *overrides], folders)
+                if plan.budget_hours is not None and _cost(plan, overrides, folders):
                     return 2
             noted = register(study, digest, plan)
             print(f"study {plan.study}: plan {digest} of {noted['when']}")
-            return _go(plan, study, [f"results_dir={options.results_dir}", *options.overrides])
+            given = [f"--config-dir={folder}" for folder in folders]
+            return _go(plan, study, [*given, f"results_dir={options.results_dir}", *overrides])
         done = progress(study)
         print(_described(plan, digest))
         print(f"done: {done.trials} of {plan.searches * plan.trials} trials' runs, "
               f"{done.confirmed} of {plan.searches * plan.seeds} confirmation runs")  # fmt: skip
         if options.status:
             return 0
-        code = _cost(plan, options.overrides)
+        code = _cost(plan, overrides, folders)
         print(f"nothing was tuned; vrbench study {shlex.quote(str(options.plan))} --go")
         return code
     except ValidationError as error:
@@ -94,47 +95,47 @@ def _described(plan: Plan, digest: str) -> str:
     return "\n".join(lines)
 
 
-def _cost(plan: Plan, overrides: Sequence[str]) -> int:
+def _cost(plan: Plan, overrides: Sequence[str], folders: Sequence[Path]) -> int:
     """Train slivers of each task and model with each optimizer, and say what the study costs here: 2 if too much."""
     per_run = []
     models = [[f"model={name}"] for name in plan.models] or [[]]
     for task, model, optimizer in itertools.product(plan.planned_tasks, models, plan.arms):
         what = [f"task={task.task}", *model, f"optimizer={optimizer}"]
-        seconds = _seconds([*what, *plan.overrides, *task.overrides, *overrides])
+        seconds = _seconds([*what, *plan.overrides, *task.overrides, *overrides], folders)
         print(f"  {' '.join(what)}: about {seconds:.1f} s a run", flush=True)
         per_run.append(seconds)
     hours = plan.runs * sum(per_run) / len(per_run) / 3600
-    print(f"  about {hours:.1f} hours for {plan.runs} runs, one after another")
+    print(f"  about {duration(hours * 3600)} for {plan.runs} runs, one after another")
     if plan.budget_hours is not None and hours > plan.budget_hours:
-        return say(f"budget_hours={plan.budget_hours}: the plan takes about {hours:.1f}", 2)
+        return say(f"budget_hours={plan.budget_hours}: the plan takes about {duration(hours * 3600)}", 2)
     return 0
 
 
-def _seconds(words: Sequence[str]) -> float:
-    """Seconds of a whole run with these overrides, evaluation included. Raises ValueError where a sliver fails."""
+def _seconds(words: Sequence[str], folders: Sequence[Path]) -> float:
+    """Seconds of a whole run with these overrides, evaluation included. Raises what a sliver of it raises."""
+    from vrbench.app.interface import run
+
     given = [float(word.removeprefix(FRACTION)) for word in words if word.startswith(FRACTION)]
     whole = given[-1] if given else 1.0
     rest = [word for word in words if not word.startswith((FRACTION, "hydra"))]
     taken = []
-    for share in SLIVERS:
+    for share in (SLIVERS[0], *SLIVERS):  # the first has what only the first run of a process does, and is left out
         with tempfile.TemporaryDirectory() as folder:
-            command = [*rest, "logger=none", f"{FRACTION}{whole * share}", f"results_dir={folder}"]
-            done = subprocess.run([sys.executable, "-m", "vrbench", *command], capture_output=True, text=True)
-            if done.returncode:
-                raise ValueError(done.stderr.strip().removeprefix("vrbench: "))
-            (summary,) = Path(folder).glob("*/*/summary.json")
-            taken.append(sum(json.loads(summary.read_bytes())["seconds"].values()))
-    slope = (taken[1] - taken[0]) / (SLIVERS[1] - SLIVERS[0])
-    return float(max(taken[1], taken[1] + slope * (1 - SLIVERS[1])))
+            sliver = run([*rest, "logger=none", f"{FRACTION}{whole * share}", f"results_dir={folder}"], folders)
+            assert sliver.summary is not None
+            taken.append(sum(sliver.summary["seconds"].values()))
+    _, first, second = taken
+    slope = (second - first) / (SLIVERS[1] - SLIVERS[0])
+    return float(max(second, second + slope * (1 - SLIVERS[1])))
 
 
-def _check(plan: Plan, overrides: Sequence[str]) -> int:
-    """Compose and check every search before the plan is registered; the exit code of the first wrong stage."""
+def _check(plan: Plan, overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """Compose and check every search before the plan is registered. Raises ConfigError for a wrong one."""
+    from vrbench.app.interface import sweep
+
     for words in commands(plan)[:-1]:
-        command = [*words, *overrides, "hydra.sweeper.check=true"]
-        if code := subprocess.run([sys.executable, "-m", "vrbench", *command], stdout=subprocess.DEVNULL).returncode:
-            return code
-    return 0
+        with contextlib.redirect_stdout(None):
+            sweep([*words[1:], *overrides, "hydra.sweeper.check=true"], folders)
 
 
 def _go(plan: Plan, study: Path, overrides: Sequence[str]) -> int:
