@@ -163,7 +163,7 @@ def test_tests_are_laid_out_as_vrbench_is() -> None:
 
 
 HEAVY = {
-    "torch", "torchvision", "transformers", "diffusers", "datasets", "gfn", "wandb", "matplotlib", "numpy", "scipy",
+    "torch", "torchvision", "transformers", "diffusers", "datasets", "wandb", "matplotlib", "numpy", "scipy",
     "sklearn", "pandas", "pyarrow", "optuna", "ray",
 }  # fmt: skip
 """Libraries that take long to import."""

@@ -127,8 +127,8 @@ def test_only_what_is_absent_is_absent() -> None:
             error.__cause__ = cause
         return errors[0]
 
-    missing = ModuleNotFoundError("No module named 'gfn'", name="gfn.gym")
-    assert absence(chained(ValueError("x"), missing)) == "gfn is not installed: pip install 'vrbench[gflownet]'"
+    missing = ModuleNotFoundError("No module named 'diffusers'", name="diffusers.models")
+    assert absence(chained(ValueError("x"), missing)) == "diffusers is not installed: pip install 'vrbench[diffusion]'"
     assert absence(chained(ValueError("x"), ConnectionError("Couldn't reach it"))) is not None
     typo = ModuleNotFoundError("No module named 'trch'", name="trch")
     for wrong in (NameError("n"), RuntimeError("r"), FileNotFoundError("path=/nowhere"), ValueError("v"), typo):
@@ -141,7 +141,7 @@ def test_only_what_is_absent_is_absent() -> None:
 def test_what_brings_a_library_is_what_pyproject_says() -> None:
     declared = requires("vrbench") or []
     for library, source in EXTRAS.items():
-        wanted = {"gfn": "torchgfn"}.get(library, library.replace("_", "-"))
+        wanted = library.replace("_", "-")
         extra = source.removeprefix("vrbench[").rstrip("]")
         assert any(line.startswith(wanted) and line.endswith(f"extra == '{extra}'") for line in declared)
 

@@ -14,7 +14,6 @@ Property = Callable[[Any], None]
 
 EXTRAS = {
     "diffusers": "vrbench[diffusion]",
-    "gfn": "vrbench[gflownet]",
     "optuna": "vrbench[search]",
     "pytorch_optimizer": "vrbench[baselines]",
     "torchmetrics": "vrbench[diffusion]",
