@@ -27,7 +27,7 @@ from vrbench.app import command_line
 from vrbench.app.jobs import RunFailed
 from vrbench.app.launchers import RayLauncher
 from vrbench.app.refusals import ConfigError, explain, one_line, say
-from vrbench.app.run import PLUGINS, run
+from vrbench.app.run import PLUGINS, left_out, run
 from vrbench.app.signals import launched, passed_on, stopped_by
 from vrbench.app.sweepers import Confirm, Grid, Tune
 from vrbench.runs import records
@@ -121,7 +121,7 @@ def job(cfg: DictConfig) -> str:
         if TRACEBACKS in os.environ:
             raise
         line = explain(error)
-        code = say(line, _code(error))
+        code = 0 if left_out(error) else say(line, _code(error))
     except Exception as error:
         print(hide(traceback.format_exc()), file=sys.stderr, end="")
         line = one_line(f"{type(error).__name__}: {error}")
