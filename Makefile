@@ -2,10 +2,12 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
-	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
-OLDEST_PYTHON ?= $(shell for p in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python3.10; do \
-	$$p -c 'import venv' 2>/dev/null && echo $$p && break; done)
+FIND = for p in $(foreach v,$(1),python3.$(v) $(HOME)/.pyenv/versions/3.$(v).*/bin/python3); do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done
+PYTHON ?= $(shell $(call FIND,11 12 13 10))
+OLDEST_PYTHON ?= $(shell $(call FIND,10))
+TORCHGFN := torchgfn==2.4.1  # tests compare with it; it declares numpy<2 without need, hence --no-deps
+PIP = -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
@@ -32,7 +34,8 @@ test-all: test test-slow  ## both
 test-oldest:          ## the quick tests with the oldest versions that pyproject.toml allows, on Python 3.10 (3 GB)
 	@test -n "$(OLDEST_PYTHON)" || { echo "no Python 3.10 here: say make test-oldest OLDEST_PYTHON=/path/to/python3.10"; exit 1; }
 	$(OLDEST_PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
+	.venv-oldest/bin/python $(PIP) -c constraints-oldest.txt -e ".[dev]"
+	.venv-oldest/bin/python $(PIP) --no-deps $(TORCHGFN)
 	.venv-oldest/bin/python -m pytest -n 2 -m "not slow and not stress" -rs $(ARGS)
 
 lint: $(VENV)/.dev        ## ruff
@@ -62,16 +65,26 @@ chaos: $(VENV)/.dev       ## faults, load and bad input, with figures: about hal
 		$(addprefix --ignore=,$(TIMED)); \
 	beside=$$?; $(BIN)/python -m pytest -m stress $(TIMED) && exit $$beside
 
+VERSION = -c 'import sys; print(*sys.version_info[:2], sep=".")'
+ifneq ($(origin PYTHON),file)  # it was asked for
+ifneq ($(wildcard $(VENV)),)
+ifneq ($(shell $(PYTHON) $(VERSION)),$(shell $(BIN)/python $(VERSION)))
+$(error $(VENV) was made by another Python than $(PYTHON): say make clean first)
+endif
+endif
+endif
+
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "vrbench needs Python 3.11 or 3.12 with venv (the pins allow no other): install one, or say make PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "vrbench needs Python 3.10 to 3.13 with venv: install one, or say make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all]"
+	$(BIN)/python $(PIP) -c constraints.txt -e ".[all]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python $(PIP) -c constraints.txt -e ".[dev]"
+	$(BIN)/python $(PIP) --no-deps $(TORCHGFN)
 	@touch $@
 
 clean:                ## remove the venv and caches, never results

@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 PRELOADED = [
-    "sklearn.datasets", "sklearn.model_selection", "diffusers.schedulers.scheduling_ddim", "gfn.gym",
+    "sklearn.datasets", "sklearn.model_selection", "diffusers.schedulers.scheduling_ddim",
     "vrbench.tasks.image_classification", "vrbench.tasks.language_modeling", "vrbench.tasks.diffusion",
     "vrbench.tasks.hypergrid", "vrbench.training.trainer", "vrbench.tuning.search", "vrbench.tuning.pruning",
     "vrbench.report.study", "vrbench.app.main",

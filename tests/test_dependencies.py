@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -184,6 +187,31 @@ def test_the_oldest_versions_tested_are_those_that_pyproject_allows() -> None:
     assert {name: Version(version) for name, version in oldest.items()} == {
         name: Version(version) for name, version in floors.items() if name not in ("ruff", "mypy")
     }
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
+def test_make_notices_a_venv_of_another_python(tmp_path: Path) -> None:
+    """With an interpreter that was asked for; without, whatever made .venv will do."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho 3.6\n")
+    python.chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS")}
+
+    def make(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", "--dry-run", "test", *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    refused = make(f"PYTHON={sys.executable}")
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert f".venv was made by another Python than {sys.executable}: say make clean first" in line
+    assert make().returncode == 0
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    assert make(f"PYTHON={sys.executable}").returncode == 0
 
 
 @pytest.mark.parametrize("module", ["vrbench", "vrbench.app.main", "vrbench.optimizers.vradam", __name__])

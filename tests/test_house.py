@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 OURS = {"optimizers", "tasks", "vrbench", "scripts", "tests"}
 
 CONTRACTS, NORMS, RANDOMNESS = "vrbench.contracts", "vrbench.norms", "vrbench.randomness"
-TERMINAL, VERSION = "vrbench.terminal", "vrbench.__version__"
+EXTRAS, TERMINAL, VERSION = "vrbench.extras", "vrbench.terminal", "vrbench.__version__"
 ALLOWED = {
     "optimizers": (),
     "tasks": (CONTRACTS, *(f"vrbench.{room}" for room in ("data", "environments", "objectives", "metrics", "models"))),
@@ -29,10 +29,11 @@ ALLOWED = {
     "vrbench/runs": (CONTRACTS, TERMINAL),
     "vrbench/training": (CONTRACTS, NORMS, RANDOMNESS, "vrbench.runs"),
     "vrbench/tuning": (CONTRACTS, "vrbench.runs"),
-    "vrbench/checks": (CONTRACTS, RANDOMNESS, "vrbench.training"),
+    "vrbench/checks": (CONTRACTS, EXTRAS, RANDOMNESS, "vrbench.training"),
     "vrbench/report": (TERMINAL, VERSION, "vrbench.runs"),
     "vrbench/app": (
         CONTRACTS,
+        EXTRAS,
         RANDOMNESS,
         TERMINAL,
         *(f"vrbench.{room}" for room in ("training", "runs", "tuning", "report", "checks", "loggers")),
@@ -165,7 +166,7 @@ def test_tests_are_laid_out_as_vrbench_is() -> None:
 
 
 HEAVY = {
-    "torch", "torchvision", "transformers", "diffusers", "datasets", "gfn", "wandb", "matplotlib", "numpy", "scipy",
+    "torch", "torchvision", "transformers", "diffusers", "datasets", "wandb", "matplotlib", "numpy", "scipy",
     "sklearn", "pandas", "pyarrow", "optuna", "ray",
 }  # fmt: skip
 """Libraries that take long to import."""

@@ -23,6 +23,7 @@ from vrbench.app.jobs import RunFailed
 from vrbench.app.launchers import RayLauncher
 from vrbench.app.main import job
 from vrbench.app.signals import STOP_FILE, StopJobs, StopSignals
+from vrbench.extras import needs
 from vrbench.runs.records import find_runs
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +98,7 @@ def test_without_ray_its_launcher_is_refused_in_one_line(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert vrbench(*NINE, "hydra/launcher=ray") == 2
     (line,) = capfd.readouterr().err.strip().splitlines()
-    assert line.startswith("vrbench: hydra/launcher=ray: needs Ray: pip install 'vrbench[ray]'")
+    assert line == f"vrbench: hydra/launcher=ray: {needs('ray')}"
 
 
 # ---- stopped by a signal --------------------------------------------------------------------------------------------

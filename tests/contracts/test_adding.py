@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,6 +187,23 @@ def test_the_wheel_runs_and_searches_with_parts_of_a_project(site: Path, project
     assert space_of(project / "results/runs") == SPACE
     text = ("task=pydoc", f"task/tokenizer={NAME}", "model=lstm", "model.width=16", "task.context=16", "logger=none")
     succeeded(python(project, *vrbench, *text, *RUN, "study=text", wheel=site))
+
+
+def test_the_wheel_is_small_and_claims_one_name(site: Path) -> None:
+    (wheel,) = (site.parent / "dist").glob("*.whl")
+    assert wheel.stat().st_size < 1_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name.partition("/")[0] for name in archive.namelist()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"vrbench"}
+
+
+def test_the_wheels_quickstart_leaves_out_what_is_not_installed(site: Path, tmp_path: Path) -> None:
+    bare = "import sys; sys.modules['diffusers'] = None; from vrbench.app.main import main; main()"
+    words = ("experiment=quickstart", "task=digits,diffusion_digits", "optimizer=sgd", "seed=0", *RUN)
+    result = python(tmp_path, "-c", bare, *words, wheel=site)
+    assert "| accuracy ↑ " in succeeded(result)
+    (line,) = result.stderr.splitlines()
+    assert line.endswith("(task.sampler: needs diffusers: pip install 'vrbench[diffusion]')")
 
 
 def test_the_wheel_tries_them_against_their_contracts(site: Path, project: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from conftest import ROOT
 
 from vrbench.app import check
 from vrbench.app.check import GROUPS, Kit, checks_of, properties_of
-from vrbench.checks.contract import EXTRAS, Absent, absence, same
+from vrbench.checks.contract import Absent, absence, same
+from vrbench.extras import needs
 
 HEADS = {
     "optimizer": "_target_: contracts.broken_parts.{name}\n_partial_: true\nlr: 0.1\n",
@@ -127,8 +127,8 @@ def test_only_what_is_absent_is_absent() -> None:
             error.__cause__ = cause
         return errors[0]
 
-    missing = ModuleNotFoundError("No module named 'gfn'", name="gfn.gym")
-    assert absence(chained(ValueError("x"), missing)) == "gfn is not installed: pip install 'vrbench[gflownet]'"
+    missing = ModuleNotFoundError("No module named 'diffusers'", name="diffusers.models")
+    assert absence(chained(ValueError("x"), missing)) == needs("diffusers")
     assert absence(chained(ValueError("x"), ConnectionError("Couldn't reach it"))) is not None
     typo = ModuleNotFoundError("No module named 'trch'", name="trch")
     for wrong in (NameError("n"), RuntimeError("r"), FileNotFoundError("path=/nowhere"), ValueError("v"), typo):
@@ -136,14 +136,6 @@ def test_only_what_is_absent_is_absent() -> None:
     looped = ValueError("a")
     looped.__cause__ = chained(ValueError("b"), looped)
     assert absence(looped) is None
-
-
-def test_what_brings_a_library_is_what_pyproject_says() -> None:
-    declared = requires("vrbench") or []
-    for library, source in EXTRAS.items():
-        wanted = {"gfn": "torchgfn"}.get(library, library.replace("_", "-"))
-        extra = source.removeprefix("vrbench[").rstrip("]")
-        assert any(line.startswith(wanted) and line.endswith(f"extra == '{extra}'") for line in declared)
 
 
 def test_equal_is_equal_bit_for_bit() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import sys
 
 import pytest
 import torch
@@ -12,12 +10,9 @@ from hypergrid_parts import ORIGINAL, seeded
 
 from vrbench.environments.hypergrid import hypergrid, terminal_distribution
 
-pytest.importorskip("gfn", reason="needs torchgfn: install vrbench[gflownet]")
-
 
 def test_grid_is_torchgfns():
-    from gfn.gym import HyperGrid as Environment
-
+    Environment = pytest.importorskip("gfn.gym", reason="needs torchgfn, which make test installs").HyperGrid
     environment = Environment(3, 8, reward_fn_kwargs=ORIGINAL)
     grid = hypergrid(3, 8, "original", ORIGINAL)
     cells = torch.tensor(list(itertools.product(range(8), repeat=3)))
@@ -28,26 +23,14 @@ def test_grid_is_torchgfns():
     assert torch.equal(grid.moves(torch.arange(512)), states.forward_masks)
     assert torch.equal(grid.parents(torch.arange(512)), states.backward_masks)
     assert int(grid.modes.sum()) == 8
-    # R = R0 + R1 [outer ring] + R2 [band], by hand in two dimensions: see the picture in torchgfn's source.
+
+
+def test_original_reward_by_hand():
+    """R = R0 + R1 [outer ring] + R2 [band] in two dimensions."""
     small = hypergrid(2, 8, "original", ORIGINAL)
     assert small.rewards[0] == pytest.approx(0.6)  # (0,0): in the ring
     assert small.rewards[1 * 8 + 1] == pytest.approx(2.6)  # (1,1): |1/7 − 1/2| = 0.357 is in the band
     assert small.rewards[3 * 8 + 3] == pytest.approx(0.1)  # the middle
-
-
-def test_importing_torchgfn_leaves_multiprocessing_alone(monkeypatch):
-    """Its module is run again here, with no start method chosen: it would choose one."""
-    hypergrid(2, 4, "original", ORIGINAL)
-    before = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method(None, force=True)
-    for name in ("gfn.gym", "gfn.gym.hypergrid"):
-        monkeypatch.delitem(sys.modules, name)
-    try:
-        hypergrid(2, 4, "original", ORIGINAL)
-        assert "gfn.gym.hypergrid" in sys.modules
-        assert multiprocessing.get_start_method(allow_none=True) is None
-    finally:
-        multiprocessing.set_start_method(before, force=True)
 
 
 def test_terminal_distribution_is_the_sum_over_all_paths():

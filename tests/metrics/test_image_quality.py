@@ -122,7 +122,7 @@ def test_fid_is_torchmetrics_and_refused_where_its_network_cannot_be_had(monkeyp
 
     monkeypatch.undo()
     monkeypatch.setattr(image_quality, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="fid=64: needs torchmetrics, which is not installed"):
+    with pytest.raises(ModuleNotFoundError, match="fid=64: needs torchmetrics"):
         ImageQuality(64, ["val"], kept_digits(), fid=64)
 
 

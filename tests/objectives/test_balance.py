@@ -9,8 +9,6 @@ from hypergrid_parts import HAND_EDGES, OPTIONS, hand_worked, make_model, make_t
 
 from vrbench.objectives.balance import OBJECTIVES
 
-pytest.importorskip("gfn", reason="needs torchgfn: install vrbench[gflownet]")
-
 
 @pytest.fixture
 def double():
@@ -25,6 +23,7 @@ def double():
 def test_losses_and_gradients_are_torchgfns(loss, backward, whole_grid, monkeypatch, double):
     """On sampled walks of two grids, with a model whose every column is away from its start."""
     monkeypatch.setattr(vrbench.tasks.hypergrid, "WHOLE_GRID", whole_grid)
+    pytest.importorskip("gfn", reason="needs torchgfn, which make test installs")
     from torchgfn_oracle import torchgfn_loss
 
     for ndim, height in ((2, 8), (3, 5)):

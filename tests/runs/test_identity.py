@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc import locate
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from vrbench.runs import content
 from vrbench.runs.identity import decides, differences, identify, local_data, relevant
 from vrbench.runs.source import numbers_typed
 
@@ -197,6 +199,30 @@ def test_words_that_are_no_places_do_not_become_data(tmp_path: Path, monkeypatch
 
 
 # ---- differences and types ------------------------------------------------------------------------------------------
+
+
+def test_the_text_that_ships_with_python_counts_by_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each version has another; the id of a run on the first recorded one is what it was before the text counted."""
+    from pydoc_data import topics
+
+    config = changed("task.data", {"_target_": "vrbench.data.text.pydoc", "val_fraction": 0.1})
+    ids = {}
+    for text in ("one", "another"):
+        monkeypatch.setattr(topics, "topics", {"assert": text})
+        content.pydoc_hash.cache_clear()
+        ids[text] = identify(config)
+        assert set(ids[text].data) == {"task.data._target_"}
+    assert ids["one"].id != ids["another"].id
+    monkeypatch.setattr(content, "_FIRST_PYDOC", ids["another"].data["task.data._target_"])
+    content.pydoc_hash.cache_clear()
+    assert identify(config) == identify(config, data={})
+    content.pydoc_hash.cache_clear()
+    assert local_data(changed("task.data", {"_target_": "mine.pydoc"})) == {}
+
+
+@pytest.mark.skipif(sys.version_info[:3] != (3, 11, 7), reason="the text of Python 3.11.7")
+def test_runs_on_the_first_recorded_text_keep_their_ids() -> None:
+    assert content.pydoc_hash() is None
 
 
 def test_a_difference_is_told_by_its_key() -> None:

@@ -21,7 +21,7 @@ PICTURE = (ROOT / "docs/images/schedules.svg").read_text()
 
 
 def test_the_picture_is_what_the_script_draws(tmp_path: Path) -> None:
-    """Its titles are those of the page's rows; drawn again by the same matplotlib it is the same file."""
+    """Its titles are those of the page's rows; drawn again by the same matplotlib it is the same picture."""
     titles = set(re.findall(r">(\w+)</text>", PICTURE))
     assert titles >= {name for name, _ in ROWS}
     plot_schedules.main(["--output", str(tmp_path / "again.svg")])
@@ -29,7 +29,8 @@ def test_the_picture_is_what_the_script_draws(tmp_path: Path) -> None:
     found = set(re.findall(r">(\w+)</text>", again))
     assert found >= titles
     if found == titles and f"Matplotlib v{version('matplotlib')}," in PICTURE:
-        assert again == PICTURE
+        names = re.compile(r"\b[a-z][0-9a-f]{10}\b")  # of clipping paths and markers: numpy's version changes them
+        assert names.sub("name", again) == names.sub("name", PICTURE)
 
 
 @pytest.mark.parametrize(("name", "row"), ROWS)

@@ -15,8 +15,6 @@ from vrbench.environments.hypergrid import Grid, uniform_walks
 from vrbench.models.gflownet_mlp import GFlowNetMLP
 from vrbench.objectives.balance import OBJECTIVES, Walks
 
-pytest.importorskip("gfn", reason="needs torchgfn: install vrbench[gflownet]")
-
 
 @pytest.mark.parametrize("loss", OBJECTIVES)
 def test_probe_chunks_add_up_and_can_be_differentiated_twice(loss):

@@ -53,7 +53,9 @@ def descend(lr: float, steps: int, make: Any = torch.optim.SGD, **changes: Any) 
 
 def test_the_threshold_is_divided_by_the_factor() -> None:
     root = torch.ones(2)
-    assert clipped(Edge(4.0, root), 0.25) == Edge(16.0, root)
+    found = clipped(Edge(4.0, root), 0.25)
+    assert found is not None
+    assert (found.threshold, found.root) == (16.0, root)
     assert clipped(Edge(4.0, None), 1.0) == Edge(4.0, None)
     for factor in (0.0, math.nan, math.inf):
         assert clipped(Edge(4.0, None), factor) is None

@@ -17,7 +17,10 @@ NAMED_ALREADY = ("task", "optimizer", "seed", "study", "experiment", "sweep")
 
 
 class RunFailed(Exception):
-    """A run of a multirun failed or was stopped, and has said so in one line; the others go on."""
+    """A run of a multirun failed or was stopped, and has said so in one line; the others go on.
+
+    Code 0: it was left out, and has said nothing.
+    """
 
     def __init__(self, code: int, line: str = "") -> None:
         super().__init__(code, line)
@@ -78,11 +81,11 @@ def varied(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[word for word in job if word not in same] for job in jobs]
 
 
-def broken(jobs: Sequence[Sequence[str]], ends: Sequence[Path | RunFailed]) -> str:
-    """Which failed and why, those of one reason together: `optimizer=sgd seed=0, optimizer=sgd seed=1 (its line)`."""
+def broken(jobs: Sequence[Sequence[str]], ends: Sequence[Path | RunFailed], left_out: bool = False) -> str:
+    """Which failed (or were left out) and why, those of one reason together: `optimizer=sgd seed=0, seed=1 (line)`."""
     reasons: dict[str, list[str]] = {}
     for words, end in zip(varied(jobs), ends, strict=True):
-        if isinstance(end, RunFailed):
+        if isinstance(end, RunFailed) and left_out == (end.code == 0):
             reasons.setdefault(end.line, []).append(" ".join(words))
     more = {line: f" and {len(names) - 3} more" if len(names) > 3 else "" for line, names in reasons.items()}
     return "; ".join(f"{', '.join(names[:3])}{more[line]} ({line})" for line, names in reasons.items())

@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from vrbench.app.refusals import ConfigError
+from vrbench.app.refusals import ConfigError, errors_at
 from vrbench.app.signals import sigterm_kept
 
 PASSED_ON = (
@@ -48,10 +48,8 @@ class RayLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs, as many at a time as the cluster holds. Raises ConfigError where Ray cannot be started."""
-        try:
+        with errors_at("hydra/launcher=ray"):
             import ray
-        except ImportError as error:
-            raise ConfigError(f"hydra/launcher=ray: needs Ray: pip install 'vrbench[ray]' ({error})") from error
         if not ray.is_initialized():
             try:
                 with sigterm_kept():  # Ray would end itself at it, and the jobs before they are saved

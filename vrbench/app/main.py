@@ -22,7 +22,7 @@ from vrbench.app import command_line, project
 from vrbench.app.jobs import RunFailed
 from vrbench.app.plugins import add_plugins
 from vrbench.app.refusals import ConfigError, explain, one_line, say
-from vrbench.app.run import run
+from vrbench.app.run import left_out, run
 from vrbench.app.signals import launched, passed_on, stopped_by
 from vrbench.runs import records
 from vrbench.runs.redact import hide
@@ -106,7 +106,7 @@ def job(cfg: DictConfig) -> str:
         if TRACEBACKS in os.environ:
             raise
         line = explain(error)
-        code = say(line, _code(error))
+        code = 0 if left_out(error) else say(line, _code(error))
     except Exception as error:
         print(hide(traceback.format_exc()), file=sys.stderr, end="")
         line = one_line(f"{type(error).__name__}: {error}")

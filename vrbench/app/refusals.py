@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 from pydantic import ValidationError
 
+from vrbench.extras import EXTRAS, missing, needs
 from vrbench.runs.redact import hide
 
 Settings = TypeVar("Settings")
@@ -23,6 +24,10 @@ OTHER_NAMES = {"learning_rate": "lr", "wd": "weight_decay", "steps": "max_steps"
 
 class ConfigError(ValueError):
     """A choice that cannot be run, said in one line."""
+
+
+class NotInstalled(ConfigError):
+    """A part needs a library that is not installed; the line says what brings it."""
 
 
 class errors_at:
@@ -39,11 +44,14 @@ class errors_at:
         if error is None or isinstance(error, ConfigError) or not isinstance(error, Exception):
             return
         key = self.key
+        wanted = missing(error)
         if isinstance(error, InstantiationException):
             found = re.search(r"full_key: (\S+)", str(error))
             key = found.group(1) if found else key
             while isinstance(error, InstantiationException) and error.__cause__ is not None:
                 error = error.__cause__
+        if wanted:
+            raise NotInstalled(f"{key}: {wanted}" if key else wanted) from error
         message = _not_loaded(str(error)) or one_line(str(error)) or type(error).__name__
         names_argument = not self.prefix and re.match(r"\w+(\.\w+)*=", message)
         if not key:
@@ -76,6 +84,8 @@ def explain(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and (library := f"hydra-{choice.partition('_')[0]}-launcher") in EXTRAS:
+            return f"{group}={choice}: {needs(library)}"
         there = offer(choice, list(error.options), group)
         return f"{group}={choice}: no such choice; {there}; your own: conf/{group}/{choice}.yaml, or a --config-dir"
     if isinstance(error, MissingMandatoryValue):

@@ -23,7 +23,7 @@ from vrbench.app import targets
 from vrbench.app.assembly import build, check_metric, instantiate, watch_of
 from vrbench.app.config import GROUPS, KEYS, RUN_WIDE, follows_seed, plain, typed
 from vrbench.app.project import refuse_twins
-from vrbench.app.refusals import ConfigError, checked, errors_at, offer, say
+from vrbench.app.refusals import ConfigError, NotInstalled, checked, errors_at, offer, say
 from vrbench.app.signals import StopSignals
 from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
 from vrbench.runs import records
@@ -94,6 +94,12 @@ def in_our_sweep() -> bool:
     """Whether this is a job of a multirun whose sweeper is ours, and shows what becomes of its runs."""
     hydra = HydraConfig.get()
     return bool(hydra.mode == RunMode.MULTIRUN and str(hydra.sweeper._target_).startswith(f"{PLUGINS}."))
+
+
+def left_out(error: Exception) -> bool:
+    """Whether the error is a library that is not installed, of a job whose sweep leaves such runs out."""
+    absent = isinstance(error, NotInstalled) and in_our_sweep()
+    return absent and HydraConfig.get().sweeper.get("not_installed") == "leave_out"
 
 
 def _identity(cfg: DictConfig, settings: RunSettings) -> RunInfo:

@@ -113,8 +113,10 @@ class _Combinations(Sweeper):
             print(f"stopped: {stopped(runs)}; the same command goes on", flush=True)
             raise
         codes = [end.code for end in ends if isinstance(end, RunFailed)]
-        if codes:
-            say(f"{len(codes)} of {len(jobs)} broke: {broken(jobs, ends)}", 1)
+        if left_out := codes.count(0):
+            say(f"{left_out} of {len(jobs)} left out: {broken(jobs, ends, left_out=True)}", 0)
+        if failed := len(codes) - left_out:
+            say(f"{failed} of {len(jobs)} broke: {broken(jobs, ends)}", 1)
         return [end for end in ends if isinstance(end, Path)], max(codes, default=0)
 
     def launch(self, jobs: list[list[str]]) -> list[Path | RunFailed]:
@@ -169,9 +171,15 @@ class Grid(_Combinations):
     """Hydra sweeper, and the default: every combination, then the table of each study that they belong to."""
 
     def __init__(
-        self, params: dict[str, str] | None, max_batch_size: int | None, each: dict[str, str] | None = None
+        self,
+        params: dict[str, str] | None,
+        max_batch_size: int | None,
+        each: dict[str, str] | None = None,
+        not_installed: str = "refuse",
     ) -> None:
         super().__init__(params)
+        if not_installed not in ("refuse", "leave_out"):
+            raise ConfigError(f"hydra.sweeper.not_installed={not_installed}: must be refuse or leave_out")
         self.max_batch_size = max_batch_size
         self.each = each or {}
 
@@ -257,10 +265,8 @@ class Tune(_Combinations):
 
     def _search(self, overrides: list[str], replicate: int) -> tuple[Callable[[], Search], list[str]]:
         """How to begin a search, and the overrides that all its trials have. Raises ConfigError for a wrong one."""
-        try:
+        with errors_at("sweep"):
             from vrbench.tuning import search
-        except ImportError as error:
-            raise ConfigError(f"sweep: a search needs Optuna: pip install 'vrbench[search]' ({error})") from error
         from vrbench.tuning.confirmation import spaced
 
         if any(override.startswith("seed=") for override in overrides):

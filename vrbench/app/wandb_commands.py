@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from vrbench.app.refusals import ConfigError, explain, say
+from vrbench.extras import missing
 
 COMMANDS = {
     "rebuild": ("vrbench.loggers.rebuild", "write the W&B runs of run folders anew from their records"),
@@ -28,10 +29,13 @@ def main(words: Sequence[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         return say(f"wandb {words[0]}: no such command; there are {', '.join(COMMANDS)}", WRONG)
-    command = importlib.import_module(COMMANDS[words[0]][0])
     try:
-        command.main(list(words[1:]))
+        importlib.import_module(COMMANDS[words[0]][0]).main(list(words[1:]))
         sys.stdout.flush()
+    except ImportError as error:
+        if (wanted := missing(error)) is None:
+            raise
+        return say(f"wandb {words[0]}: {wanted}", WRONG)
     except (ConfigError, ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         return say(f"wandb {words[0]}: {explain(error)}", WRONG)
     return 0

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vrbench.extras import chain, missing
+
 Property = Callable[[Any], None]
 """A function of one part that returns where the part has the property, and raises where it has not."""
-
-EXTRAS = {
-    "diffusers": "vrbench[diffusion]",
-    "gfn": "vrbench[gflownet]",
-    "optuna": "vrbench[search]",
-    "pytorch_optimizer": "vrbench[baselines]",
-    "torchmetrics": "vrbench[diffusion]",
-    "transformers": "vrbench[text]",
-}
-"""Libraries that may be missing, and what brings them."""
 
 _OFFLINE = ("ConnectionError", "LocalEntryNotFoundError", "OfflineModeIsEnabled")
 """Names of the errors by which the Hugging Face libraries say that data are not on this disk and cannot be fetched."""
@@ -43,26 +35,15 @@ def require(holds: object, message: str) -> None:
 def absence(error: BaseException) -> str | None:
     """What is absent, where that is why a part could not be built; None for any other error.
 
-    Absent is what a hub's library could not fetch (no network, or it is told to stay offline), and a library of
-    `EXTRAS` that is not installed. The error itself counts, and those that it was raised from.
+    Absent is what a hub's library could not fetch (no network, or it is told to stay offline), and a library of an
+    extra that is not installed. The error itself counts, and those that it was raised from.
     """
-    for one in _chain(error):
-        if isinstance(one, ImportError) and (one.name or "").split(".")[0] in EXTRAS:
-            library = str(one.name).split(".")[0]
-            return f"{library} is not installed: pip install '{EXTRAS[library]}'"
+    if reason := missing(error):
+        return reason
+    for one in chain(error):
         if type(one).__name__ in _OFFLINE:
             return f"not on this machine: {str(one).strip().splitlines()[0]}"
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: list[BaseException] = []
-    while error not in seen:
-        seen.append(error)
-        yield error
-        if error.__cause__ is None:
-            return
-        error = error.__cause__
 
 
 def check_arguments(target: Callable[..., Any], settings: Mapping[str, Any], given: Sequence[str]) -> None:

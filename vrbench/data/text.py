@@ -56,7 +56,7 @@ def pydoc(
 
     Topics quote one another at length (17 % of the text repeats paragraphs of another), so topics that share a
     paragraph of 40 characters or more form one family and a family is never split. The text differs a little between
-    Python versions, and with it every figure: compare runs of one version. Sizes are in characters (see `_corpus`).
+    Python versions, and with it every figure: a run's id counts it. Sizes are in characters (see `_corpus`).
 
     Raises ValueError for shares that leave a split nothing, and for sizes out of range.
     """

@@ -6,8 +6,7 @@ ends, gets the number after the last state. Actions 0 … ndim-1 add 1 to a coor
 
 from __future__ import annotations
 
-import multiprocessing
-import warnings
+import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,10 +15,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from vrbench.environments.rewards import REWARDS
+
 LARGEST_GRID = 2**24
-REWARDS = (
-    "original", "cosine", "sparse", "deceptive", "bitwise_xor", "multiplicative_coprime", "conditional_multiscale"
-)  # fmt: skip
+_OF_EVERY_REWARD = {"R0", "R1", "R2"}
 _CHUNK = 2**16
 
 
@@ -44,7 +43,7 @@ class Grid:
     rewards: Tensor
     """(states,) float64, all positive."""
     modes: Tensor
-    """(states,) bool: the cells whose reward reaches torchgfn's mode threshold."""
+    """(states,) bool: the cells whose reward is that of a mode."""
 
     def __post_init__(self) -> None:
         device = self.rewards.device
@@ -110,10 +109,11 @@ class Grid:
 
 
 def hypergrid(ndim: int, height: int, reward: str, reward_params: dict[str, Any]) -> Grid:
-    """The grid with torchgfn's reward (arXiv 2106.04399, section 4.1, for `original`) and torchgfn's modes.
+    """The grid with one of `REWARDS` and its modes, in float64 of what the reward gives in torch's default dtype.
 
-    Needs torchgfn for this one enumeration; everything after it is torch alone. Raises ValueError for sizes out of
-    range, an unknown reward or parameter, and a reward that is not positive everywhere (its logarithm is a target).
+    R0, R1 and R2, which the task's YAML states, may be given to every reward; one without them passes them over.
+    Raises ValueError for sizes out of range, an unknown reward or parameter, and a reward that is not positive
+    everywhere (its logarithm is a target).
     """
     if ndim < 1:
         raise ValueError(f"ndim={ndim}: must be 1 or more")
@@ -123,14 +123,21 @@ def hypergrid(ndim: int, height: int, reward: str, reward_params: dict[str, Any]
         raise ValueError(f"height={height}: {height}^{ndim} states are too many, at most {LARGEST_GRID} will do")
     if reward not in REWARDS:
         raise ValueError(f"reward={reward}: must be one of {', '.join(REWARDS)}")
-    environment = _environment(ndim, height, reward, reward_params)
+    takes = [name for name in inspect.signature(REWARDS[reward]).parameters if name not in ("x", "height")]
+    for name in sorted(reward_params.keys() - takes - _OF_EVERY_REWARD):
+        offer = f"takes {', '.join(takes)}" if takes else "has none"
+        raise ValueError(f"reward_params.{name}={reward_params[name]}: no such parameter; reward={reward} {offer}")
+    given = {name: value for name, value in reward_params.items() if name in takes}
     rewards = torch.empty(height**ndim, dtype=torch.float64)
     modes = torch.empty(height**ndim, dtype=torch.bool)
     axes = Grid(ndim, height, rewards[:1], modes[:1])
     for chunk in torch.arange(height**ndim).split(_CHUNK):
-        states = environment.states_from_tensor(axes.coordinates(chunk))
-        rewards[chunk] = environment.reward(states).double()
-        modes[chunk] = environment.mode_mask(states)
+        try:
+            values, lowest_mode = REWARDS[reward](axes.coordinates(chunk), height, **given)
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"reward_params={reward_params}: reward={reward} does not take them: {error}") from error
+        rewards[chunk] = values.double()
+        modes[chunk] = values >= lowest_mode
     lowest = float(rewards.min())
     if not lowest > 0:
         count = int((~(rewards > 0)).sum())
@@ -139,26 +146,6 @@ def hypergrid(ndim: int, height: int, reward: str, reward_params: dict[str, Any]
             f"{len(rewards)} states; raise R0"
         )
     return Grid(ndim, height, rewards, modes)
-
-
-def _environment(ndim: int, height: int, reward: str, reward_params: dict[str, Any]) -> Any:
-    """torchgfn's environment, imported here: it takes five seconds and would set multiprocessing's start method."""
-    start_method = multiprocessing.get_start_method(allow_none=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch.jit, from its imports
-            from gfn.gym import HyperGrid
-    except ImportError as error:
-        raise ValueError(f"reward={reward}: needs torchgfn; install vrbench[gflownet]") from error
-    finally:
-        if start_method is None:
-            multiprocessing.set_start_method(None, force=True)
-    try:
-        return HyperGrid(
-            ndim=ndim, height=height, reward_fn_str=reward, reward_fn_kwargs=reward_params, validate_modes=False
-        )
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"reward_params={reward_params}: reward={reward} does not take them: {error}") from error
 
 
 def walk(grid: Grid, cumulative: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

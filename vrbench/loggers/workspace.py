@@ -75,7 +75,7 @@ def workspace(entity: str, project: str, name: str) -> Workspace:
 
 
 def main(words: Sequence[str]) -> None:
-    """Print the layout, or save it. Raises ValueError where there is no package, no key or no server."""
+    """Print the layout, or save it. Raises ImportError where there is no package, ValueError where no key or server."""
     parser = argparse.ArgumentParser(
         prog="vrbench wandb workspace", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -86,10 +86,7 @@ def main(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     if options.save and options.entity is None:
         parser.error("--save needs --entity, the user or team that the project belongs to")
-    try:
-        made = workspace(options.entity or "nobody", options.project, options.name)
-    except ImportError as error:
-        raise ValueError(f"needs wandb-workspaces: pip install 'vrbench[workspace]' ({error})") from error
+    made = workspace(options.entity or "nobody", options.project, options.name)
     if options.save:
         save(made)
         return

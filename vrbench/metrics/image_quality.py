@@ -270,10 +270,14 @@ class ImageQuality:
 
 
 def inception_fid(layer: int) -> Any:
-    """torchmetrics' FID on an Inception layer. Raises ValueError where it or its network cannot be had."""
-    for package in ("torchmetrics", "torch_fidelity"):
-        if find_spec(package) is None:
-            raise ValueError(f"fid={layer}: needs {package}, which is not installed; null leaves FID out")
+    """torchmetrics' FID on an Inception layer.
+
+    Raises ModuleNotFoundError where torchmetrics is not installed, ValueError where its network cannot be had.
+    """
+    if find_spec("torchmetrics") is None:
+        raise ModuleNotFoundError(f"fid={layer}: needs torchmetrics", name="torchmetrics")
+    if find_spec("torch_fidelity") is None:
+        raise ValueError(f"fid={layer}: needs torch-fidelity (pip install torch-fidelity); null leaves FID out")
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     try:

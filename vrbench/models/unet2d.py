@@ -47,10 +47,7 @@ class DiffusersUNet(nn.Module):
                 f"{height}x{width} is not divisible by {factor}; take fewer levels, or model=unet_tiny or paper_unet, "
                 "which take any size"
             )
-        try:
-            from diffusers import UNet2DModel
-        except ImportError as error:
-            raise ValueError(f"needs diffusers ({error}): pip install 'vrbench[diffusion]'") from error
+        from diffusers import UNet2DModel
 
         lower = len(channels) - 1
         self.unet: Any = UNet2DModel(

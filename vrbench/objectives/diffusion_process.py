@@ -160,7 +160,7 @@ class Sampler:
         method: "ddim" (deterministic: Song et al. 2020, arXiv 2010.02502, eta = 0) or "ddpm" (ancestral).
         steps: model calls a sample takes, at most the process's timesteps.
 
-    Raises ValueError for an unknown method, steps below 1, or where diffusers is not installed.
+    Raises ValueError for an unknown method or steps below 1, ModuleNotFoundError where diffusers is not installed.
     """
 
     METHODS = ("ddim", "ddpm")
@@ -171,7 +171,7 @@ class Sampler:
         if steps < 1:
             raise ValueError(f"steps={steps}: a sample takes at least 1 step")
         if find_spec("diffusers") is None:
-            raise ValueError(f"method={method}: needs diffusers: pip install 'vrbench[diffusion]'")
+            raise ModuleNotFoundError(f"method={method}: needs diffusers", name="diffusers")
         self.method = method
         self.steps = steps
 

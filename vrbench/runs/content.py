@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sqlite3
 import stat
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 DIGEST_BYTES = 16
@@ -55,6 +57,23 @@ def file_hashes(files: Sequence[Path]) -> list[bytes]:
     """The hash of each file's bytes alone: equal for copies. Raises OSError for a file that cannot be read."""
     real = [os.path.realpath(file) for file in files]
     return _hashes([(path, os.stat(path)) for path in real])
+
+
+PYDOC = "vrbench.data.text.pydoc"
+_FIRST_PYDOC = "29a042a7df7b3e8888b27eb47be5b86b"
+"""The text that ships with CPython 3.11.7, on which all runs before this was counted were recorded."""
+
+
+@lru_cache
+def pydoc_hash() -> str | None:
+    """32 hex digits of the text that `PYDOC` reads, which differs between versions of Python.
+
+    None for the text that the first runs read: their ids stay.
+    """
+    from pydoc_data.topics import topics
+
+    found = hashlib.blake2b(json.dumps(topics, sort_keys=True).encode(), digest_size=DIGEST_BYTES).hexdigest()
+    return None if found == _FIRST_PYDOC else found
 
 
 def _combine(parts: Sequence[tuple[str, bytes]]) -> str:

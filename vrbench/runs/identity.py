@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.runs.added import without_added
-from vrbench.runs.content import content_hash
+from vrbench.runs.content import PYDOC, content_hash, pydoc_hash
+from vrbench.runs.renamed import today
 
 DIGEST_BYTES = 8
 """An id has 64 bits: among 100,000 runs two of the same are expected with probability 3e-10."""
@@ -109,12 +110,17 @@ def decides(key: str) -> bool:
 
 
 def local_data(config: Mapping[str, Any]) -> dict[str, str]:
-    """The content hash of every local file, folder or pattern of files that a value of the config names."""
+    """The content hash of every local file, folder or pattern of files that a value of the config names.
+
+    The text that ships with Python is such data too, under the key of the target that reads it.
+    """
     found: dict[str, str] = {}
     for path, value in leaves(config):
         if isinstance(value, str) and (places := _places(path, value)):
             hashes = [content_hash(place) for place in places]
             found[".".join(path)] = hashes[0] if len(hashes) == 1 else _hash(sorted(hashes))
+        elif path[-1] == "_target_" and isinstance(value, str) and today(value) == PYDOC and (text := pydoc_hash()):
+            found[".".join(path)] = text
     return found
 
 
