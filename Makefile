@@ -11,7 +11,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-curvature chaos clean
+.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-curvature chaos docs clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -43,6 +43,10 @@ lint: $(VENV)/.dev        ## ruff
 
 type: $(VENV)/.dev        ## mypy
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev        ## the site, into site/, offline; a broken link is an error
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -b html -d site/.doctrees docs site
+	@echo "open site/index.html"
 
 bench: $(VENV)/.dev       ## the harness against bare loops
 	$(BIN)/python scripts/bench/trainer.py

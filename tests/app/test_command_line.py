@@ -13,7 +13,7 @@ from vrbench.app.main import COMMANDS, main
 
 SHORT = ("logger=none", "trainer.max_steps=2", "trainer.eval_every=2", "trainer.threads=1")
 SAID = [
-    ("optimizer=adamw,sgd", "optimizer=adamw,sgd: several values are a multirun: vrbench -m optimizer=adamw,sgd …;"),
+    ("optimizer=adamw,sgd", "optimizer=adamw,sgd: several values are a multirun: vrbench -m optimizer=adamw,sgd …"),
     ("lr=0.1", "lr: no such key; did you mean optimizer.lr?"),
     ("learning_rate=0.1", "learning_rate: no such key; did you mean optimizer.lr?"),
     ("optimizer.learning_rate=0.1", "optimizer.learning_rate: no such key; did you mean optimizer.lr?"),

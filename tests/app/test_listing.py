@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from vrbench.app import listing
-from vrbench.app.main import CONF
+from vrbench.app.project import CONF
 
 PATHS = sorted((CONF / "optimizer").glob("*.yaml"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vrbench.app.main import CONF
+from vrbench.app.project import CONF
 from vrbench.runs import archive
 
 ROOT = Path(__file__).parents[2]

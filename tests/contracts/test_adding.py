@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from contracts.homemade import NAME, PARTS
 
+from vrbench.app.new import GROUPS
+
+NAME = "homemade"
+MAKE = f"from pathlib import Path; from vrbench.app import new; [new.part(k, {NAME!r}, Path.cwd()) for k in new.GROUPS]"
+"""As `vrbench new` seven times, in one process."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RUN = ("trainer.max_steps=4", "trainer.eval_every=2", "trainer.log_every=2", "trainer.threads=1", "trainer.device=cpu")
@@ -29,19 +34,25 @@ SPOILED = {
 }
 
 
+def environment_of(wheel: Path | None) -> dict[str, str]:
+    """The variables of a process in this environment; with a wheel, for its dependencies and without this checkout."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VRBENCH_PROJECT")}
+    environment |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    if wheel is not None:
+        libraries = [path for path in sys.path if path.endswith("site-packages")]
+        environment["PYTHONPATH"] = os.pathsep.join([str(wheel), *libraries])
+    return environment
+
+
 def python(where: Path, *words: str, wheel: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder, as in this environment; or with the wheel and its dependencies and without this checkout.
 
     A .pth file puts the checkout on the path of this environment: -S leaves such files unread.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
-    flags = []
-    if wheel is not None:
-        libraries = [path for path in sys.path if path.endswith("site-packages")]
-        environment["PYTHONPATH"] = os.pathsep.join([str(wheel), *libraries])
-        flags = ["-S"]
-    return subprocess.run([sys.executable, *flags, *words], cwd=where, env=environment, capture_output=True, text=True)
+    flags = [] if wheel is None else ["-S"]
+    return subprocess.run(
+        [sys.executable, *flags, *words], cwd=where, env=environment_of(wheel), capture_output=True, text=True
+    )
 
 
 def succeeded(result: subprocess.CompletedProcess[str]) -> str:
@@ -54,7 +65,7 @@ def is_a_whole_run(folder: Path) -> bool:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
     probed = [row["step"] for row in rows if "homemade/largest" in row]
-    steps = [int(line) for line in (folder / "steps.txt").read_text().split()]
+    steps = [int(line) for line in (folder / f"{NAME}.txt").read_text().split()]
     return summary["status"] == "finished" and probed == [2, 4] and steps == [row["step"] for row in rows]
 
 
@@ -82,12 +93,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
     before = set(files_of(root))
-    added = []
-    for part in PARTS:
-        module = part.file.removesuffix(".py").replace("/", ".")
-        added += part.write(root, part.file, module if module.startswith("vrbench.") else f"vrbench.{module}")
-    assert set(files_of(root)) - before == set(added)
-    assert len(added) == 2 * len(PARTS) == 14
+    succeeded(python(root, "-c", MAKE))
+    added = {path for path in files_of(root) if "__pycache__" not in path.parts} - before
+    assert len(added) == 3 * len(GROUPS) == 21  # a file, a YAML, a test
+    assert {path.stem for path in added} == {NAME, *(f"test_{NAME}_{kind}" for kind in GROUPS)}
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     subprocess.run(["git", "add", "."], cwd=root, check=True)
     return root
@@ -102,8 +111,8 @@ def test_every_test_of_the_copy_that_speaks_of_an_added_part_passes(copy: Path) 
     said = succeeded(python(copy, *pytest_, "tests", "-k", NAME, "--deselect", "tests/contracts/test_adding.py"))
     assert "failed" not in said
     kit = succeeded(python(copy, *pytest_, "tests/contracts/test_contracts.py", "-k", NAME, "--collect-only"))
-    for part in PARTS:
-        assert f"{part.group}={NAME}-" in kit
+    for group in GROUPS.values():
+        assert f"{group}={NAME}-" in kit
     succeeded(python(copy, *pytest_, "tests/test_house.py", "-k", "one_way or map"))
     succeeded(python(copy, *pytest_, "tests/app/test_listing.py", "tests/scripts/test_plot_schedules.py"))
 
@@ -149,17 +158,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target")
     succeeded(python(folder, *install, str(folder / "site"), str(wheel)))
     assert {"optimizers", "tasks"}.isdisjoint(path.name for path in (folder / "site").iterdir())
+    for file in ("vrbench/py.typed", "vrbench/app/references.bib", "vrbench-*.dist-info/licenses/LICENSE"):
+        assert list((folder / "site").glob(file)), file
     return folder / "site"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of the user's: conf/, a package `own`, and a package that is called `tasks` as one of ours."""
+    """A folder of the user's: conf/, and folders for each kind, some called as ours (tasks/, optimizers/)."""
     root: Path = tmp_path_factory.mktemp("project")
-    for part in PARTS:
-        package = "tasks" if part.group == "task" else "own"
-        name = part.group.replace("/", "_")
-        part.write(root, f"{package}/{name}.py", f"{package}.{name}")
+    succeeded(python(root, "-c", MAKE))
+    for name in ("optimizers", "tasks"):
+        (root / name / "__init__.py").write_text("")
     return root
 
 
@@ -167,16 +177,16 @@ def test_the_wheel_runs_and_searches_with_parts_of_a_project(site: Path, project
     where = ("-c", "import vrbench; print(vrbench.__file__)")
     assert succeeded(python(project, *where, wheel=site)).startswith(str(site))
     vrbench = (str(site / "bin/vrbench"),)
-    succeeded(python(project, *vrbench, "--config-dir", "conf", *CHOSEN, *RUN, "study=plain", wheel=site))
+    succeeded(python(project, *vrbench, *CHOSEN, *RUN, "study=plain", wheel=site))
     (run,) = (project / "results/runs/plain").iterdir()
     assert is_a_whole_run(run)
     code = json.loads((run / "manifest.json").read_text())["code"]["files"]
-    assert {"own/optimizer.py", "own/model.py", "own/schedule.py", "own/probe.py", "tasks/task.py"} <= code.keys()
+    assert {f"{kind}s/{NAME}.py" for kind in ("optimizer", "task", "model", "schedule", "probe")} <= code.keys()
     search = ("sweep=tune", "hydra.sweeper.n_trials=2", "study=searched")
-    succeeded(python(project, *vrbench, "-m", "--config-dir", "conf", *CHOSEN, *RUN, *search, wheel=site))
+    succeeded(python(project, *vrbench, "-m", *CHOSEN, *RUN, *search, wheel=site))
     assert space_of(project / "results/runs") == SPACE
     text = ("task=pydoc", f"task/tokenizer={NAME}", "model=lstm", "model.width=16", "task.context=16", "logger=none")
-    succeeded(python(project, *vrbench, "--config-dir", "conf", *text, *RUN, "study=text", wheel=site))
+    succeeded(python(project, *vrbench, *text, *RUN, "study=text", wheel=site))
 
 
 def test_the_wheel_is_small_and_claims_one_name(site: Path) -> None:
@@ -197,13 +207,13 @@ def test_the_wheels_quickstart_leaves_out_what_is_not_installed(site: Path, tmp_
 
 
 def test_the_wheel_tries_them_against_their_contracts(site: Path, project: Path) -> None:
-    check = ("-m", "vrbench.app.check", "--config-dir", "conf")
-    everything = tuple(f"{part.group}={NAME}" for part in PARTS)
+    check = (str(site / "bin/vrbench"), "check")
+    everything = tuple(f"{group}={NAME}" for group in GROUPS.values())
     said = succeeded(python(project, *check, *everything, wheel=site))
-    for part in PARTS:
-        assert f"{part.group}={NAME} states_every_argument: ok" in said
+    for group in GROUPS.values():
+        assert f"{group}={NAME} states_every_argument: ok" in said
     assert ": absent" not in said
-    file = project / "own/optimizer.py"
+    file = project / f"optimizers/{NAME}.py"
     text = file.read_text()
     file.write_text(text.replace('alpha=-group["lr"]', "alpha=-0.01"))
     try:
@@ -212,3 +222,25 @@ def test_the_wheel_tries_them_against_their_contracts(site: Path, project: Path)
         assert f"optimizer={NAME} groups_have_their_own_rate: failed a group with lr 0 has moved" in result.stdout
     finally:
         file.write_text(text)
+
+
+def test_the_page_on_a_project_of_ones_own_as_it_stands(site: Path, tmp_path: Path) -> None:
+    """Its commands, from an empty folder with the wheel alone to a verdict."""
+    page = (ROOT / "docs/your_own_project.md").read_text()
+    commands = [line.strip() for line in page.splitlines() if re.match(r"    (vrbench|cd|python) ", line)]
+    assert len(commands) > 8
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    for name, what in (("vrbench", f"-S {site / 'bin/vrbench'}"), ("python", "-S")):
+        (bin / name).write_text(f'#!/bin/sh\nexec {sys.executable} {what} "$@"\n')
+        (bin / name).chmod(0o755)
+    (tmp_path / "empty").mkdir()
+    environment = environment_of(site) | {"PATH": os.pathsep.join([str(bin), os.environ["PATH"]])}
+    script = "\n".join(["set -ex", *commands])
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path / "empty", env=environment, capture_output=True, text=True
+    )
+    succeeded(done)
+    assert "all of the properties hold" in done.stdout
+    assert re.search(r"2 passed", done.stdout)
+    assert re.search(r"\| digits \| mlp \| accuracy ↑ .* for this tuning \|$", done.stdout, re.MULTILINE)

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from vrbench.app.main import CONF
+from vrbench.app.project import CONF
 from vrbench.runs.remarks import costly_evaluation
 
 DEAR = {"train": 2.0, "eval": 7.8, "probe": 0.2}

@@ -216,7 +216,7 @@ def fingerprint(*overrides: str) -> dict[str, str]:
     from omegaconf import OmegaConf
 
     from vrbench.app.assembly import build
-    from vrbench.app.main import CONF
+    from vrbench.app.project import CONF
     from vrbench.contracts import RunInfo, TrainerSettings
 
     with initialize_config_dir(str(CONF), version_base="1.3"):

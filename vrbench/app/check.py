@@ -1,8 +1,9 @@
 """Parts of the config tried against their contracts (vrbench.checks): of conf/, and of a user's own config folder.
 
-    python -m vrbench.app.check --config-dir conf optimizer=mine task=mine task/tokenizer=mine
+    vrbench check optimizer=mine task=mine task/tokenizer=mine
 
-tries each part that is named; what is given besides (`task.batch_size=8`) holds for all. A part that needs data of a
+tries each part that is named; what is given besides (`task.batch_size=8`) holds for all. Parts are looked for in the
+project in the working directory, in the folders of `--config-dir`, and in vrbench. A part that needs data of a
 hub or a library that are not on this machine is said to be absent; everything else that goes wrong is a failure.
 """
 
@@ -29,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vrbench.app import targets
 from vrbench.app.config import typed
-from vrbench.app.main import CONF
+from vrbench.app.project import CONF, config_dirs, use
 from vrbench.app.refusals import ConfigError, explain, say
 
 GROUPS = ("optimizer", "task", "model", "schedule", "probe", "logger", "task/tokenizer")
@@ -105,9 +106,9 @@ class Kit:
 
     def _compose(self, *overrides: str) -> DictConfig:
         """The config of a run with these overrides and with what is supplied."""
-        path = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in self.folders)}]"] if self.folders else []
+        use(self.folders)
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", [*path, *overrides, *self.overrides], return_hydra_config=True)
+            config = compose("config", [*overrides, *self.overrides], return_hydra_config=True)
         for key, value in self.supply(config).items():
             OmegaConf.update(config, key, value)
         return config
@@ -270,16 +271,20 @@ def _stated(node: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]
 def main(arguments: list[str] | None = None) -> int:
     """Try the parts that are named; returns 1 where one breaks its contract, 2 for a wrong config, else 0."""
     parser = argparse.ArgumentParser(
-        prog="vrbench.app.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="vrbench check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-dir", type=Path, action="append", default=[], help="a config folder of your own")
     parser.add_argument("parts", nargs="+", help="<group>=<choice>, and overrides that hold for all of them")
     options = parser.parse_args(arguments)
     words = [word.partition("=") for word in options.parts]
     named = [(group, choice) for group, _, choice in words if group in GROUPS]
-    kit = Kit(options.config_dir, [word for word in options.parts if word.partition("=")[0] not in GROUPS])
     if not named:
         return say(f"name a part: {', '.join(f'{group}=…' for group in GROUPS)}", 2)
+    try:
+        folders = config_dirs(options.config_dir)
+    except ConfigError as error:
+        return say(str(error), 2)
+    kit = Kit(folders, [word for word in options.parts if word.partition("=")[0] not in GROUPS])
     wrong = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

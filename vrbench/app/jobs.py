@@ -27,6 +27,9 @@ class RunFailed(Exception):
         self.code = code
         self.line = line
 
+    def __str__(self) -> str:
+        return self.line or f"exit code {self.code}"
+
 
 @dataclass(frozen=True)
 class Checked:

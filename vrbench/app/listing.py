@@ -24,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from vrbench import terminal
 from vrbench.app import targets
 from vrbench.app.config import SEARCHED
-from vrbench.app.refusals import offer, say
+from vrbench.app.project import CONF, config_dirs
+from vrbench.app.refusals import ConfigError, offer, say
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -49,12 +50,13 @@ class Described:
 
 
 def described(path: Path) -> Described:
-    """Read the comment at the head of a YAML."""
+    """Read the comment at the head of a YAML, without what is for programs: its package and its `cite` line."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        lines.append(line.lstrip("# ").rstrip())
+        if not line.startswith(("# @package", "# cite:")):
+            lines.append(line.lstrip("# ").rstrip())
     rule, _, notes = re.sub(r"\.\s", ".\n", " ".join(lines), count=1).partition("\n")
     found = _ARXIV.search(rule + notes)
     return Described(rule, notes, found[1] if found else "")
@@ -129,7 +131,7 @@ def needs(name: str, make: Any, optimizer: Optimizer) -> list[str]:
 def origin(optimizer: Optimizer) -> str:
     """The library that an optimizer's class comes from: torch, pytorch_optimizer, or optimizers/ (ours)."""
     library = type(optimizer).__module__.split(".")[0]
-    return "ours" if library in ("vrbench", "optimizers") else library
+    return "ours" if library == "vrbench" else library
 
 
 def optimizers(paths: Sequence[Path], costs: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -162,8 +164,6 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> str:
 @terminal.output()
 def main(arguments: list[str] | None = None) -> int:
     """Print what there is of a kind; returns 2 for a kind that there is not, else 0."""
-    from vrbench.app.main import CONF
-
     parser = argparse.ArgumentParser(
         prog="vrbench list", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -173,7 +173,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.kind not in KINDS:
         return say(f"list {options.kind}: no such kind; {offer(options.kind, [*KINDS], 'vrbench list')}", 2)
     group = KINDS[options.kind]
-    paths = sorted(path for folder in (CONF, *options.config_dir) for path in (folder / group).glob("*.yaml"))
+    try:
+        folders = [CONF, *config_dirs(options.config_dir)]
+    except ConfigError as error:
+        return say(str(error), 2)
+    paths = sorted(path for folder in folders for path in (folder / group).glob("*.yaml"))
     if group != "optimizer":
         print(*(path.stem for path in paths), sep="\n")
         return 0

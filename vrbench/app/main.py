@@ -9,42 +9,35 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from vrbench import terminal
-from vrbench.app import command_line
+from vrbench.app import command_line, project
 from vrbench.app.jobs import RunFailed
-from vrbench.app.launchers import RayLauncher
+from vrbench.app.plugins import add_plugins
 from vrbench.app.refusals import ConfigError, explain, one_line, say
-from vrbench.app.run import PLUGINS, left_out, run
+from vrbench.app.run import left_out, run
 from vrbench.app.signals import launched, passed_on, stopped_by
-from vrbench.app.sweepers import Confirm, Grid, Tune
 from vrbench.runs import records
 from vrbench.runs.redact import hide
-
-_PACKAGE = Path(__file__).parents[1]
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-"""The config folder: inside the installed package, or beside it in a checkout."""
 
 TRACEBACKS = "VRBENCH_TRACEBACKS"
 """Variable that asks, in this process and those of its jobs, for the traceback of an error of the user too."""
 
 COMMANDS = {
     "list": "vrbench.app.listing",
+    "new": "vrbench.app.new",
+    "check": "vrbench.app.check",
     "study": "vrbench.app.study",
     "report": "vrbench.report.main",
     "index": "vrbench.runs.index",
+    "cite": "vrbench.app.cite",
     "wandb": "vrbench.app.wandb_commands",
 }
 """First words that are no override of a run's config, with the module whose `main` answers them."""
@@ -56,20 +49,22 @@ BROKEN_RUN = 1
 @terminal.output()
 def main() -> None:
     """Run `vrbench`. Exit codes: 0 done (diverged too), 2 wrong config, 1 broken run, 128 + n stopped by signal n."""
-    if os.getcwd() not in sys.path and not getattr(sys.flags, "safe_path", False):
-        sys.path.insert(0, os.getcwd())  # as `python -m vrbench` has it: parts of a project are found from its folder
+    try:
+        project.enter(project.current())
+    except ConfigError as error:
+        sys.exit(say(str(error), WRONG_CONFIG))
     if "OMP_WAIT_POLICY" not in os.environ:  # wait tens of microseconds at a barrier, then give way to other processes
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[TRACEBACKS] = "1"
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.exit(importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:]))
-    plugins = (Grid, Tune, Confirm, RayLauncher)
-    Plugins.instance().class_name_to_class |= {f"{PLUGINS}.{plugin.__name__}": plugin for plugin in plugins}
-    store = ConfigStore.instance()
-    store.repo = _Kept(store.repo)
-    sys.argv[1:] = command_line.read(sys.argv[1:])
-    command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+    add_plugins()
+    try:
+        sys.argv[1:] = command_line.read(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(say(str(error), WRONG_CONFIG))
+    command = hydra.main(version_base="1.3", config_path=str(project.CONF), config_name="config")(job)
     try:
         with _errors_raised():
             command()
@@ -81,17 +76,7 @@ def main() -> None:
     except Exception as error:  # of Hydra, OmegaConf, YAML or the system, on the way to a config
         if TRACEBACKS in os.environ:
             raise
-        of_a_name = isinstance(error, MissingConfigException) or isinstance(error.__cause__, OmegaConfBaseException)
-        unread = isinstance(error, HydraException) and not of_a_name
-        wrong = command_line.fault(sys.argv[1:]) if unread else ""
-        sys.exit(say(wrong or explain(error) or type(error).__name__, _code(error)))
-
-
-class _Kept(dict[str, Any]):
-    """Hydra's store of plugin configs: it copies all at every look for a group's options, and never changes it."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Kept:
-        return self
+        sys.exit(say(command_line.told(error, sys.argv[1:]), _code(error)))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ OTHER_NAMES = {"learning_rate": "lr", "wd": "weight_decay", "steps": "max_steps"
 """What other tools call some of our keys."""
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A choice that cannot be run, said in one line."""
 
 
@@ -52,11 +52,18 @@ class errors_at:
                 error = error.__cause__
         if wanted:
             raise NotInstalled(f"{key}: {wanted}" if key else wanted) from error
-        message = one_line(str(error)) or type(error).__name__
+        message = _not_loaded(str(error)) or one_line(str(error)) or type(error).__name__
         names_argument = not self.prefix and re.match(r"\w+(\.\w+)*=", message)
         if not key:
             raise ConfigError(message) from error
         raise ConfigError(f"{key}.{message}" if names_argument else f"{key}: {self.prefix}{message}") from error
+
+
+def _not_loaded(text: str) -> str:
+    """Hydra's message that a target cannot be imported, with where it was looked for; empty where it is another."""
+    found = re.match(r"Error loading '(?P<target>[^']+)':\n\w+\(.(?P<why>.*).\)\n", text)
+    where = "looked for in this folder, in its pyproject.toml's [tool.vrbench] python-path, and in what pip installed"
+    return f"_target_={found['target']}: {found['why']} ({where})" if found else ""
 
 
 def checked(settings: type[Settings], values: Mapping[str, Any], prefix: str) -> Settings:

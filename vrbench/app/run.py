@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from vrbench.app import targets
 from vrbench.app.assembly import build, check_metric, instantiate, watch_of
 from vrbench.app.config import GROUPS, KEYS, RUN_WIDE, follows_seed, plain, typed
+from vrbench.app.project import refuse_twins
 from vrbench.app.refusals import ConfigError, NotInstalled, checked, errors_at, offer, say
 from vrbench.app.signals import StopSignals
 from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
@@ -56,6 +57,7 @@ def prepare(cfg: DictConfig) -> Prepared:
 
     Raises ConfigError, pydantic's ValidationError or omegaconf's errors for a wrong choice.
     """
+    refuse_twins(HydraConfig.get())
     config = plain(cfg)
     unknown = sorted(config.keys() - KEYS)
     if unknown:

@@ -40,8 +40,10 @@ def main(words: Sequence[str]) -> int:
     what.add_argument("--go", action="store_true", help="tune, confirm, report")
     what.add_argument("--status", action="store_true", help="what is done")
     parser.add_argument("--results-dir", type=Path, default=Path("results/runs"))
+    parser.add_argument("--config-dir", type=Path, action="append", default=[], help="a config folder of your own")
     parser.add_argument("overrides", nargs="*", help="for every command: hydra/launcher=joblib trainer.threads=1")
-    options = parser.parse_args(list(words))
+    options = parser.parse_intermixed_args(list(words))
+    options.overrides = [*(f"--config-dir={folder}" for folder in options.config_dir), *options.overrides]
     try:
         plan, digest = read_plan(options.plan)
         study = options.results_dir / plan.study

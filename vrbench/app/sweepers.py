@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from vrbench.app.config import follows_seed, plain, refuse_chosen, search_space, searched_groups, typed
 from vrbench.app.jobs import Checked, RunFailed, broken, planned, stopped, varied
 from vrbench.app.progress import SweepView
+from vrbench.app.project import given_dirs
 from vrbench.app.refusals import ConfigError, checked, errors_at, say
 from vrbench.app.run import prepare
 from vrbench.app.signals import STOP_FILE, StopJobs, start_resource_trackers, stopped_by
@@ -73,8 +74,7 @@ class _Combinations(Sweeper):
     def repeated(self, arguments: Sequence[str]) -> list[str]:
         """The words of this command that the next one needs too: the user's config folders, where results lie."""
         assert self.config is not None
-        sources = self.config.hydra.runtime.config_sources
-        folders = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+        folders = [f"--config-dir={folder}" for folder in given_dirs(self.config)]
         return [*folders, *(word for word in arguments if word.startswith("results_dir="))]
 
     def check(self, jobs: Sequence[Sequence[str]]) -> list[Checked]:
@@ -183,8 +183,11 @@ class Grid(_Combinations):
         self.max_batch_size = max_batch_size
         self.each = each or {}
 
-    def sweep(self, arguments: list[str]) -> None:
-        """Check them all, then run them, at most `max_batch_size` at a time. Raises RunFailed where one failed."""
+    def sweep(self, arguments: list[str]) -> list[Path]:
+        """Check them all, then run them, at most `max_batch_size` at a time; their folders.
+
+        Raises RunFailed where one failed.
+        """
         jobs = [with_own(job, self.each) for job in self.combinations(arguments)]
         if self.max_batch_size is not None and self.max_batch_size < 1:
             raise ConfigError(f"hydra.sweeper.max_batch_size={self.max_batch_size}: must be 1 or more, or null for all")
@@ -195,6 +198,7 @@ class Grid(_Combinations):
             print_study(study)
         if code:
             raise RunFailed(code)
+        return done
 
 
 SPLIT = "task.data.split_seed"
@@ -218,21 +222,26 @@ class Tune(_Combinations):
         self.vary_split = vary_split
         self.settings = settings
 
-    def sweep(self, arguments: list[str]) -> None:
-        """Check every search, then spend the budget of each. Raises ConfigError; RunFailed where a run broke."""
+    def sweep(self, arguments: list[str]) -> list[Path]:
+        """Check every search, then spend the budget of each; the folders of their trials.
+
+        Raises ConfigError; RunFailed where a run broke.
+        """
         if self.replicates < 1:
             raise ConfigError(f"hydra.sweeper.replicates={self.replicates}: must be 1 or more")
         combinations = self.combinations(arguments)
         searches = [self._search(words, replicate) for replicate in range(self.replicates) for words in combinations]
         if self.only_check:
-            return
+            return []
         with errors_at("hydra.sweeper"):
             code = self._spend([(begin(), overrides) for begin, overrides in searches])
         if code:
             raise RunFailed(code)
-        for study in dict.fromkeys(plain(self.compose(words))["study"] for words in combinations):
+        configs = [plain(self.compose(words)) for words in combinations]
+        for study in dict.fromkeys(config["study"] for config in configs):
             words = ["-m", *self.repeated(arguments), "experiment=confirm", f"study={study}"]
             print(f"confirm on fresh seeds: vrbench {shlex.join(words)}")
+        return list(dict.fromkeys(Path(config["results_dir"]) / config["study"] / "tune" for config in configs))
 
     def _spend(self, searches: Sequence[tuple[Search, list[str]]]) -> int:
         """Run the trials of all, one search after the other, and say how far they are; the worst exit code of a run."""
@@ -308,8 +317,8 @@ class Confirm(_Combinations):
         super().__init__(params)
         self.table = table
 
-    def sweep(self, arguments: list[str]) -> None:
-        """Run them all. Raises RunFailed where a run failed, ConfigError where the study is not ready."""
+    def sweep(self, arguments: list[str]) -> list[Path]:
+        """Run them all; their folders. Raises RunFailed where one failed, ConfigError where the study is not ready."""
         from vrbench.report.study import print_study
         from vrbench.tuning import confirmation
         from vrbench.tuning.confirmation import literal
@@ -345,6 +354,7 @@ class Confirm(_Combinations):
                 print(f"a verdict: vrbench report {shlex.join(['compare', *rivals[:2], str(folder)])}")
         if code:
             raise RunFailed(code)
+        return done
 
 
 def _with_seed(job: Sequence[str], own: dict[int, int]) -> list[str]:

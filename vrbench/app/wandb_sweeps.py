@@ -21,7 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from vrbench.app.config import refuse_chosen, search_space, searched_groups
-from vrbench.app.main import CONF
+from vrbench.app.project import CONF, config_dirs, use
 from vrbench.runs.records import write_whole
 from vrbench.tuning.confirmation import flat_space
 
@@ -45,14 +45,15 @@ OPTIMIZERS: dict[str, dict[str, list[str]]] = {
 METHODS = {"tpe": "bayes", "random": "random"}
 
 
-def sweep(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+def sweep(overrides: Sequence[str], given: Sequence[Path] = ()) -> dict[str, Any]:
     """The W&B sweep of the search that these overrides of `vrbench -m` describe, as plain values.
 
-    Raises ValueError where W&B cannot search like it: several seeds a trial, a grid, a metric that has no name.
+    `given` are config folders besides the project's. Raises ValueError where W&B cannot search like it: several seeds a
+    trial, a grid, a metric that has no name.
     """
-    path = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir is not None else []
+    use(config_dirs(given))
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [*path, *overrides], return_hydra_config=True)
+        config = compose("config", list(overrides), return_hydra_config=True)
         if config.hydra.runtime.choices.get("sweep") is None:
             raise ValueError("sweep=null: name a search, sweep=tune say")
         loader = GlobalHydra.instance().config_loader()
@@ -67,7 +68,7 @@ def sweep(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str,
     if len(search["seeds"]) != 1:
         raise ValueError(f"hydra.sweeper.seeds={search['seeds']}: a run of W&B's agent has one seed")
     kept = [word for word in overrides if not word.lstrip("+~").startswith(("sweep=", "hydra.", "hydra/"))]
-    own = [] if config_dir is None else [f"--config-dir={config_dir}"]
+    own = [f"--config-dir={folder}" for folder in given]
     study = [] if any(word.startswith("study=") for word in kept) else [f"study=wandb_{config.task.name}"]
     fixed = [f"seed={search['seeds'][0]}", "trainer.evaluate_test=false", *study, "logger.wandb.mode=online"]
     return {
@@ -97,7 +98,7 @@ def main(words: Sequence[str]) -> None:
         prog="vrbench wandb sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", help="as for vrbench -m: sweep=tune task=… optimizer=…")
-    parser.add_argument("--config-dir", type=Path, help="your own conf/, as for vrbench")
+    parser.add_argument("--config-dir", type=Path, action="append", default=[], help="a config folder of your own")
     parser.add_argument("--paper", type=Path, metavar="FOLDER", help="write the paper's sweeps there")
     options = parser.parse_args(words)
     if options.paper is None:

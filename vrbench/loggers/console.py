@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import os
 import threading
@@ -121,7 +122,9 @@ def plain_console() -> RichConsole:
 
 
 def draws(console: RichConsole) -> bool:
-    """Whether bars may be drawn: on a terminal that can (not TERM=dumb), and that is nobody's CI log."""
+    """Whether bars may be drawn: on a terminal that can (not TERM=dumb) and is nobody's CI log, or in a notebook."""
+    if console.is_jupyter:
+        return importlib.util.find_spec("ipywidgets") is not None
     return console.is_interactive and not os.environ.get("CI")
 
 

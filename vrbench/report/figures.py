@@ -67,6 +67,23 @@ def write(arms: Sequence[Arm], output: Path, view: View = DEFAULT, kinds: Collec
     return written
 
 
+def drawn(arms: Sequence[Arm], kind: str, view: View = DEFAULT) -> list[Figure]:
+    """The figures of one kind. Raises ValueError for a kind that there is not, and where there are no data for it."""
+    if kind not in KINDS:
+        raise ValueError(f"{kind}: no such figure; there are {', '.join(KINDS)}")
+    view = replace(view.checked(arms), every=tuple(arms))
+    made, missing = [], []
+    for _, _, make in _wanted(arms, view, [kind]):
+        try:
+            with styled():
+                made.append(make())
+        except NoData as reason:
+            missing.append(str(reason))
+    if not made:
+        raise ValueError(f"no figure {kind}: {'; '.join(dict.fromkeys(missing)) or 'no run has data for it'}")
+    return made
+
+
 def _wanted(arms: Sequence[Arm], view: View, kinds: Collection[str]) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
     """Name of each figure, what it is of, and its maker: comparisons first."""
     wanted = kinds or KINDS

@@ -17,7 +17,6 @@ from vrbench.report.arms import Arm, collect
 
 if TYPE_CHECKING:
     from vrbench.report.looks import Mode
-    from vrbench.report.smallest import Smallest
 
 INTERVALS = ("bootstrap-t", "bca", "t")
 
@@ -93,22 +92,6 @@ def _collect(paths: Sequence[Path], *, tuning: bool = False) -> list[Arm]:
     return arms
 
 
-def _decided(arms: Sequence[Arm], smallest_effect: str | None, family: int | None) -> tuple[Smallest, int, list[str]]:
-    """The smallest effect, how many tests there are, and notes: as given, else as the study's plan declares them."""
-    from vrbench.report.registered import registered
-    from vrbench.report.smallest import Smallest
-
-    plan, given = registered(arms), None if smallest_effect is None else Smallest.parse(smallest_effect)
-    if plan is None:
-        return given or Smallest(), family or 1, []
-    told = [plan.note]
-    if given is not None and given != plan.smallest:
-        told.append(f"Not as planned: smallest effect {given}, chosen for this report.")
-    if family is not None and family < plan.tests:
-        told.append(f"Not as planned: a family of {family} tests, chosen for this report.")
-    return given or plan.smallest, family or plan.tests, told
-
-
 @cli.command()
 @_paths
 @_statistics
@@ -126,27 +109,19 @@ def table(
     baseline: str | None,
 ) -> None:
     """One row for each configuration, over its seeds."""
-    from vrbench.report import tables
-    from vrbench.report.comparable import check_names
-    from vrbench.report.looks import Looks
+    from vrbench.report import verdicts
 
-    if allow and baseline is None:
-        raise ValueError(f"allow={','.join(allow)}: nothing is compared without --baseline")
-    looks, arms = Looks(test), _collect(paths, tuning=tuning)
-    smallest, tests, told = _decided(arms, smallest_effect, family)
-    check_names(allow, arms)
-    made = tables.summary(
-        arms,
+    made = verdicts.summary(
+        _collect(paths, tuning=tuning),
         split=split,
         baseline=baseline,
-        smallest=smallest,
+        smallest_effect=smallest_effect,
         interval=interval,
+        family=family,
+        test=test,
         allow=allow,
-        looks=looks,
-        planned=tests,
         numerals=shown.numerals,
     )
-    made.notes[:0] = told
     print(shown.text(made), end="")
 
 
@@ -171,39 +146,23 @@ def compare(
     best: bool,
 ) -> None:
     """Is A better than B? A verdict for each task, and an overall line. A and B: an optimizer or a label."""
-    from vrbench.report import cautions, comparable, control, tables, verdict_notes
-    from vrbench.report import compare as comparing
-    from vrbench.report.looks import Looks
+    from vrbench.report import verdicts
+    from vrbench.report.loading import Runs
 
-    looks, arms = Looks(test), _collect(paths, tuning=tuning)
-    smallest, tests, told = _decided(arms, smallest_effect, family)
-    first, second = comparing.pick(arms, a, best=best), comparing.pick(arms, b, best=best)
-    shared = [key for key in first if key in second]
-    if not shared:
-        raise ValueError(f"{a} and {b} have no task and model in common")
-    couples = [(first[key], second[key]) for key in shared]
-    comparable.check_names(allow, arms)
-    comparable.refuse(couples, allow)
-    if split == "test" and (blind := [arm for couple in couples for arm in couple if cautions.is_blind(arm)]):
-        names = " and ".join(arm.name for arm in blind)
-        raise ValueError(f"{names}: no run was to read the test split; --split val compares validation")
-    found = comparing.compare(couples, split, smallest, interval, allow, looks, tests)
-    made = tables.comparison(found, a, b, split, smallest, interval, shown.numerals)
-    if best:
-        made.notes[:0] = verdict_notes.chosen(
-            comparing.named(arms, a, best=True), comparing.named(arms, b, best=True), split
-        )
-    made.notes.extend(control.notes(arms, {key: second[key] for key in shared}, split))
-    looks.record(found, split, "compare")
-    made.notes.extend(looks.notes)
-    for key in sorted(first.keys() ^ second.keys()):
-        made.notes.append(f"{' '.join(key)}: has only {a if key in first else b}; left out.")
-    total, pooled = comparing.overall(found), verdict_notes.pooled_gain(found)
-    if pooled is not None and shown.form != "json":
-        made.notes.insert(0, verdict_notes.pooled_note(pooled))
-    if shown.form != "json":
-        made.notes[:0] = [tables.overall_note(total), *told]
-    print(shown.text(made, overall=tables.overall_record(total, pooled)), end="")
+    found = verdicts.compare(
+        Runs(tuple(_collect(paths, tuning=tuning))),
+        a,
+        b,
+        split=split,
+        smallest_effect=smallest_effect,
+        interval=interval,
+        family=family,
+        test=test,
+        allow=allow,
+        best=best,
+        numerals=shown.numerals,
+    )
+    print(shown.text(found.table if shown.form == "json" else found.whole, overall=found.overall), end="")
 
 
 @cli.command()
