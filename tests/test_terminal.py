@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -83,9 +84,9 @@ def test_a_terminal_gets_a_drawn_table_with_every_name_as_it_is(columns: int, en
 
 def in_terminal(command: list[str], columns: int, encoding: str) -> str:
     """What a command shows on a terminal of so many columns."""
-    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    pty, termios, fcntl = (pytest.importorskip(name) for name in ("pty", "termios", "fcntl"))
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, columns))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = os.environ | {"TERM": "xterm", "PYTHONIOENCODING": encoding, "COLUMNS": str(columns)}
     with subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)

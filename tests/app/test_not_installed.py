@@ -22,8 +22,11 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """No library of an extra can be imported."""
     hidden = {library.replace("-", "_") for library in EXTRAS}
     for name in list(sys.modules):
-        if name.partition(".")[0] in hidden or name.startswith("vrbench.tuning."):
+        if name.partition(".")[0] in hidden:
             monkeypatch.delitem(sys.modules, name)
+        elif name.startswith("vrbench.tuning."):  # it has imported optuna
+            monkeypatch.delitem(sys.modules, name)
+            monkeypatch.delattr(sys.modules["vrbench.tuning"], name.rpartition(".")[2], raising=False)
     for library in hidden:
         monkeypatch.setitem(sys.modules, library, None)
 
