@@ -259,6 +259,16 @@ def test_a_run_that_breaks_beats_no_more(vrbench: Call, monkeypatch: pytest.Monk
     assert threading.active_count() == before
 
 
+def test_a_console_that_fails_beats_no_more(vrbench: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody_reads(self: Console, row: dict[str, float]) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Console, "log", nobody_reads)
+    before = threading.active_count()
+    assert vrbench(*SHORT) == 0
+    assert threading.active_count() == before
+
+
 def test_the_best_validation_is_shown_and_never_the_last() -> None:
     assert outcome(summary(value=0.97766)) == "accuracy 0.9777 best at step 10"
     assert outcome(summary(best={"step": None, "metrics": {}})) == "finished after 20 steps"

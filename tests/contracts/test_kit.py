@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,12 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Kit:
 @pytest.mark.parametrize(("group", "name", "property_"), BROKEN)
 def test_a_broken_part_fails(group: str, name: str, property_: str, broken: Kit) -> None:
     assert name in broken.choices(group)
+    before = threading.active_count()
     (found,) = results(broken, group, name, property_)
     assert found.status == "failed", found
     assert found.reason
+    if group == "logger":
+        assert threading.active_count() == before  # what it has started is closed
 
 
 def results(kit: Kit, group: str, choice: str, property_: str) -> list[check.Result]:

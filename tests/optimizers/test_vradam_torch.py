@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from two_ranks import run_two_ranks
@@ -226,7 +227,7 @@ def test_compiled_step_does_not_recompile() -> None:
     torch._dynamo.reset()
     model = network()
     optimizer = VRAdam(model.parameters(), **LOUD)
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     compiled = torch.compile(optimizer.step, backend=counter)
     for step in range(6):
         optimizer.zero_grad()

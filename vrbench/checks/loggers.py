@@ -58,14 +58,19 @@ def _whole(part: LoggerPart, rows: list[dict[str, Any]], summary: dict[str, Any]
     """A run of these rows from start to end, the first `known` of them recorded before."""
     with folder_of_a_run() as (run, picture):
         loggers = part.make()
-        for logger in loggers.values():
-            logger.start(run, TOTAL, iter(rows[:known]))
-        for row in rows[known:]:
+        try:
             for logger in loggers.values():
-                logger.log(row)
-        for logger in loggers.values():
-            logger.image(15, picture)
-            logger.finish(summary)
+                logger.start(run, TOTAL, iter(rows[:known]))
+            for row in rows[known:]:
+                for logger in loggers.values():
+                    logger.log(row)
+            for logger in loggers.values():
+                logger.image(15, picture)
+                logger.finish(summary)
+        finally:
+            for logger in loggers.values():
+                if hasattr(logger, "close"):
+                    logger.close()
 
 
 # ---- the properties -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,12 +91,13 @@ def _load(file: Path) -> TokenStreams | None:
 
 
 def _save(file: Path, streams: TokenStreams) -> None:
-    text_bytes = np.array([streams.text_bytes[split] for split in SPLITS])
+    arrays: dict[str, Any] = {
+        **streams.ids,
+        "text_bytes": np.array([streams.text_bytes[split] for split in SPLITS]),
+        "vocab_size": np.array(streams.vocab_size),
+    }
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(
-            file,
-            lambda part: np.savez(part, **streams.ids, text_bytes=text_bytes, vocab_size=np.array(streams.vocab_size)),
-        )
+        write_whole(file, lambda part: np.savez(part, **arrays))
     except OSError as error:
         log.warning("%s: tokens could not be cached (%s); the next run makes them again", file, error)

@@ -183,7 +183,7 @@ def sign_flip(differences: ArrayLike) -> float:
 
 @lru_cache(maxsize=EXACT_UP_TO)
 def _patterns(n: int) -> Array:
-    return (np.arange(2**n)[:, None] >> np.arange(n) & 1) * 2.0 - 1.0
+    return np.asarray((np.arange(2**n)[:, None] >> np.arange(n) & 1) * 2.0 - 1.0, dtype=np.float64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

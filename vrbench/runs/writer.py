@@ -180,7 +180,7 @@ class RunWriter:
             self._metrics.close()
 
     def _tell(self, call: Callable[[Logger], None]) -> None:
-        """A logger that fails is left out from then on, with a line that says so: it never stops a run."""
+        """A logger that fails is closed and left out from then on, with a line that says so: it never stops a run."""
         for name, logger in list(self._loggers.items()):
             try:
                 call(logger)
@@ -189,6 +189,9 @@ class RunWriter:
                 reason = hide(_first_line(error))
                 line = f"vrbench: logger {name} failed and is left out ({reason}); metrics.jsonl goes on"
                 print(line, file=sys.stderr)
+                with contextlib.suppress(Exception):
+                    if hasattr(logger, "close"):
+                        logger.close()
 
 
 def tidy(directory: Path) -> None:
