@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from vrbench.report import cost_figure, eos_figure, figures, heat_maps, search_figures
+from vrbench.report import cost_figure, eos_figure, figures, heat_maps, search_figures, style
 from vrbench.report.arms import Arm, collect
 from vrbench.report.curves import curve, representative
 from vrbench.report.style import NoData, look_of
@@ -381,3 +382,15 @@ def test_paired_differences(two_arms: list[Arm]) -> None:
 
 
 POINT = look_of("slow").marker
+
+
+def test_an_svg_has_no_id_that_numpys_version_decides() -> None:
+    drawn = '<svg><clipPath id="p0123456789"/><path id="mabcdef0123"/><use href="#mabcdef0123"/>{}</svg>'
+    drawn = drawn.format('<g id="C0_0_00aa00aa00" clip-path="url(#p0123456789)"/><g id="xtick_1"/>')
+    found = style.numbered(drawn)
+    other = style.numbered(drawn.replace("p0123456789", "p99999999aa").replace("mabcdef0123", "m0000000000"))
+    assert found == other
+    (rest,) = set(re.findall(r'id="[pmC]\d-([0-9a-f]{6})"', found))
+    assert f'<use href="#m1-{rest}"/>' in found
+    assert f'<g id="C2-{rest}" clip-path="url(#p0-{rest})"/><g id="xtick_1"/>' in found
+    assert rest not in style.numbered(drawn.replace("xtick_1", "xtick_2"))

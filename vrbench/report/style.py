@@ -6,12 +6,16 @@ yellow is left out, too faint on white. Dash and marker differ as well, so that 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench.report.names import number_of
@@ -44,6 +48,8 @@ RC: Any = {
     "svg.fonttype": "none",  # text stays text
     "pdf.fonttype": 42,  # fonts are embedded as TrueType: text can be searched, and publishers take it
 }
+_HASHED = re.compile(r'(?<=["#])(?:[mph]|C[0-9a-f]+_[0-9a-f]+_)[0-9a-f]{10}(?=[")])')
+"""Ids of matplotlib's clip paths, markers, hatches and collections, where they are set and where they are used."""
 UNDATED: dict[str, dict[str, None]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """By format, the metadata without which a file would differ from day to day."""
 
@@ -254,4 +260,23 @@ def inches_of(text: str, points: float = 8) -> float:
 
 def save(figure: Figure, path: Any, kind: str) -> None:
     """Write a figure as `png`, `svg` or `pdf`; the same figure gives the same bytes. Raises OSError."""
-    figure.savefig(path, format=kind, dpi=200, metadata=UNDATED[kind])
+    if kind != "svg":
+        figure.savefig(path, format=kind, dpi=200, metadata=UNDATED[kind])
+        return
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=kind, dpi=200, metadata=UNDATED[kind])
+    content = numbered(drawn.getvalue().decode()).encode()
+    if hasattr(path, "write"):
+        path.write(content)
+    else:
+        Path(path).write_bytes(content)
+
+
+def numbered(svg: str) -> str:
+    """An SVG of matplotlib with numbers for the ids that it hashes: the hash is of numpy's texts, which change.
+
+    They end in a hash of all the rest: a page may hold several pictures.
+    """
+    rest = hashlib.sha256(_HASHED.sub("", svg).encode()).hexdigest()[:6]
+    ids = {name: f"{name[0]}{number}-{rest}" for number, name in enumerate(dict.fromkeys(_HASHED.findall(svg)))}
+    return _HASHED.sub(lambda found: ids[found[0]], svg)
