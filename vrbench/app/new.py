@@ -79,8 +79,8 @@ def project(name: str, root: Path) -> list[Path]:
 
 def _folder(kind: str, root: Path) -> str:
     """Where a project keeps parts of this kind: in its package, if it has one."""
-    names = {_package_name(root): None, f"src/{_package_name(root)}": None}
-    (package, *_) = [name for name in names if (root / name / "__init__.py").is_file()] or [""]
+    name = _package_name(root)
+    package = next((one for one in (name, f"src/{name}") if (root / one / "__init__.py").is_file()), "")
     folder = "tokenization" if kind == "tokenizer" else f"{kind}s"  # `tokenizers` is a library's
     return f"{package}/{folder}".lstrip("/")
 

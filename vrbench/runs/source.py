@@ -193,10 +193,8 @@ def find_module(name: str) -> Module | None:
                 importlib.util.find_spec(part) if depth == 1 else importlib.machinery.PathFinder.find_spec(part, where)
             )
         except KeyError:  # a package without __init__.py, in a package that is not imported
-            where, spec = (
-                [found for folder in where if os.path.isdir(found := os.path.join(folder, parts[depth - 1]))],
-                None,
-            )
+            spec = None
+            where = [below for folder in where if os.path.isdir(below := os.path.join(folder, parts[depth - 1]))]
             continue
         except (ImportError, ValueError, AttributeError):
             return None
