@@ -11,7 +11,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-curvature chaos docs clean
+.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-tokens bench-curvature chaos docs clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -54,6 +54,9 @@ bench: $(VENV)/.dev       ## the harness against bare loops
 
 bench-optim: $(VENV)/.dev ## VRAdam's step against torch's AdamW
 	$(BIN)/python scripts/bench/optimizer_step.py
+
+bench-tokens: $(VENV)/.dev ## text larger than memory: 2 GB made up, tokenized and read
+	$(BIN)/python scripts/bench/tokens.py
 
 bench-curvature: $(VENV)/.dev  ## our eigensolver against others
 	$(BIN)/python scripts/bench/curvature.py

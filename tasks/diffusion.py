@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vrbench.contracts import WHOLE, Share
 from vrbench.data.images import ImageData
+from vrbench.data.placing import brought, placed
 from vrbench.metrics.image_quality import ImageQuality, to_unit
 from vrbench.objectives.diffusion_process import DiffusionProcess, Sampler
 
@@ -90,9 +91,9 @@ class Diffusion:
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device) -> None:
-        """Move images and process tables to the device."""
+        """Move process tables and images (a split of 2 GB or less) to the device."""
         self.device = device
-        images = {split: pixels.to(device) for split, pixels in self.data.images.items()}
+        images = {split: placed(pixels, device) for split, pixels in self.data.images.items()}
         labels = {split: label.to(device) for split, label in self.data.labels.items()}
         self.data = ImageData(images, labels, self.data.classes)
         self.process.to(device)
@@ -108,7 +109,7 @@ class Diffusion:
         shuffled = torch.randperm(len(pixels), generator=order).to(self.device)
         for number in range(start, self.batches_per_epoch):
             index = shuffled[number * self.batch_size : (number + 1) * self.batch_size]
-            images = to_unit(pixels[share.of(index)])
+            images = to_unit(brought(pixels[share.of(index).to(pixels.device)], self.device))
             if self.flip:
                 mirrored = share.of(torch.rand(len(index), generator=augment, device=self.device) < 0.5)
                 images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
@@ -160,11 +161,11 @@ class Diffusion:
         pixels, count = self.data.images[split], self.eval_examples
         spread = torch.arange(count) * self.process.timesteps // count
         timesteps = spread[torch.randperm(count, generator=generator)].to(self.device)
-        chosen = (torch.arange(count) % len(pixels)).to(self.device)
+        chosen = (torch.arange(count) % len(pixels)).to(pixels.device)
         noise = torch.randn((count, *self.input_shape), generator=generator)
         for start in range(0, count, self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield to_unit(pixels[chosen[part]]), noise[part].to(self.device), timesteps[part]
+            yield to_unit(brought(pixels[chosen[part]], self.device)), noise[part].to(self.device), timesteps[part]
 
     @torch.no_grad()
     def samples(self, model: nn.Module, count: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from vrbench.contracts import WHOLE, Share
 from vrbench.data.augment import Normalize, random_crop_flip
 from vrbench.data.images import ImageData
+from vrbench.data.placing import brought, placed
 
 ImageBatch = tuple[Tensor, Tensor]
 """Images, float32 of shape (B, C, H, W), normalised, in channels_last strides; classes, int64 of shape (B,)."""
@@ -100,13 +101,15 @@ class ImageClassification:
         self.criterion = CRITERIA[criterion]
         self.label_smoothing = label_smoothing
         self.top_k = top_k
+        self._device = torch.device("cpu")
         self._images = dict(data.images)
         self._labels = dict(data.labels)
         self._normalize = Normalize(mean, std, width)
 
     def to(self, device: torch.device) -> None:
-        """Move images and labels (uint8, int64) to the device that trains."""
-        self._images = {split: images.to(device) for split, images in self._images.items()}
+        """Move labels (int64) and images (uint8; a split of 2 GB or less) to the device that trains."""
+        self._device = device
+        self._images = {split: placed(images, device) for split, images in self._images.items()}
         self._labels = {split: labels.to(device) for split, labels in self._labels.items()}
         self._normalize = self._normalize.to(device)
 
@@ -122,7 +125,8 @@ class ImageClassification:
         for number in range(start, self.batches_per_epoch):
             index = chosen[number * self.batch_size : (number + 1) * self.batch_size]
             rows = share.of(index)
-            cropped = random_crop_flip(images.index_select(0, rows), self.crop_padding, self.flip, augment, share)
+            some = brought(images.index_select(0, rows.to(images.device)), self._device)
+            cropped = random_crop_flip(some, self.crop_padding, self.flip, augment, share)
             yield self._normalize(cropped), labels[rows]
 
     def loss(self, model: nn.Module, batch: ImageBatch, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -155,7 +159,7 @@ class ImageClassification:
         """The first `size` examples of a split as they lie, unaugmented; the last batch may be smaller."""
         for first in range(0, size, batch_size):
             chosen = slice(first, min(first + batch_size, size))
-            yield self._normalize(self._images[split][chosen]), self._labels[split][chosen]
+            yield self._normalize(brought(self._images[split][chosen], self._device)), self._labels[split][chosen]
 
 
 def _hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:

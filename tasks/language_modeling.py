@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from vrbench.contracts import WHOLE, Share
+from vrbench.data.placing import brought, placed
 from vrbench.data.text import SPLITS, Corpus
 from vrbench.data.tokenization import Tokenizer
 from vrbench.data.tokens import tokenize
@@ -46,6 +47,8 @@ class LanguageModeling:
     `perplexity`, `accuracy` (next token), `bits_per_byte` (over the text bytes that vrbench.data.tokenization counts),
     and `unigram_perplexity`: that of the training split's token frequencies (add-one smoothed) on the
     same tokens.
+
+    Token streams are mapped from disk. Those of up to 2 GB are copied to an accelerator; of longer ones each batch is.
     """
 
     metric = "val/loss"
@@ -85,10 +88,8 @@ class LanguageModeling:
         self.input_shape: tuple[int, ...] = (context,)
         self.output_dim = streams.vocab_size
         self.text_bytes = streams.text_bytes
-        self.unigram_loss = {
-            split: unigram_loss(streams.ids["train"][1:], streams.ids[split][1:], streams.vocab_size)
-            for split in SPLITS
-        }
+        self.unigram_loss = {split: unigram_loss(streams.counts["train"], streams.counts[split]) for split in SPLITS}
+        self.device = torch.device("cpu")
         self.streams = {split: torch.from_numpy(streams.ids[split]) for split in SPLITS}
         self.sequences = (len(self.streams["train"]) - 1) // context
         self.batches_per_epoch = self.sequences // batch_size
@@ -100,8 +101,11 @@ class LanguageModeling:
         self.units_per_batch = {"tokens": batch_size * context}
 
     def to(self, device: torch.device) -> None:
-        """Move the token streams to the device."""
-        self.streams = {split: stream.to(device) for split, stream in self.streams.items()}
+        """Batches are made on this device, or brought there where the stream is long."""
+        self.device = device
+        self.streams = {  # int32, because not every device can index uint16
+            split: placed(stream, device, torch.int32) for split, stream in self.streams.items()
+        }
 
     def train_batches(
         self, order: Generator, augment: Generator, start: int = 0, share: Share = WHOLE
@@ -131,7 +135,7 @@ class LanguageModeling:
         for some in windows.split(self.eval_batch_size):
             tokens = self._cut(split, some[:, 0])
             losses, correct = token_scores(model(tokens[:, :-1]), tokens[:, 1:])
-            scored = places >= some[:, 1:]
+            scored = (places >= some[:, 1:]).to(self.device)
             nats += float(losses[scored].cpu().double().sum())
             right += int(correct[scored].sum())
         loss = nats / targets
@@ -151,4 +155,4 @@ class LanguageModeling:
 
     def _cut(self, split: str, begins: Tensor) -> Tensor:
         """Sequences of context + 1 tokens, int64."""
-        return self.streams[split].unfold(0, self.context + 1, 1)[begins].long()
+        return brought(self.streams[split].unfold(0, self.context + 1, 1)[begins].long(), self.device)

@@ -26,6 +26,7 @@ MOST = {
     "task.sampler.steps": 2,
     "task.quality.samples": 32,
     "task.data.image_size": SIDE,
+    "trainer.accumulate": 2,
     "model.layers": 1,
     "model.width": 32,
     "model.feed_forward": 64,
@@ -35,6 +36,9 @@ MOST = {
     "probe.eos.microbatch": 16,
 }
 """Settings that make a part quick to try: what it has more of is cut down to this."""
+
+LEAST_SHARE = 0.1
+"""Of made-up data, which are few, a split needs so many."""
 
 
 class Supplies:
@@ -50,6 +54,10 @@ class Supplies:
             there = OmegaConf.select(config, key)
             if there is not None and there > most:
                 found[key] = most
+        for key in ("task.data.val_fraction", "task.data.test_fraction"):
+            there = OmegaConf.select(config, key)
+            if there is not None and there < LEAST_SHARE:
+                found[key] = LEAST_SHARE
         for key in ("task.data", "task.tokenizer", "model"):
             node = OmegaConf.select(config, key)
             if node is not None and "path" in set(node):  # a value that is missing counts
@@ -136,6 +144,17 @@ def hub(folder: Path, stated: dict[str, Any]) -> None:
         rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
 
 
+def documents(folder: Path, stated: dict[str, Any]) -> None:
+    """Documents in the hub's layout: a column of one split, in two files of a folder below."""
+    import datasets
+
+    (folder / "data").mkdir()
+    for number in range(2):
+        texts = ["".join(lines(1000 * number + one, 4)) for one in range(100)]
+        rows = datasets.Dataset.from_dict({stated["column"]: texts, "score": [3] * 100})
+        rows.to_parquet(folder / "data" / f"train-0000{number}-of-00002.parquet")
+
+
 def files(folder: Path, stated: dict[str, Any]) -> None:
     """A folder of text files."""
     for number in range(20):
@@ -149,5 +168,5 @@ def prompt_completion(folder: Path, stated: dict[str, Any]) -> None:
         (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-WRITERS = {write.__name__: write for write in (hub_images, image_folder, hub, files, prompt_completion)}
+WRITERS = {write.__name__: write for write in (hub_images, image_folder, hub, documents, files, prompt_completion)}
 """By the function of vrbench.data that reads them."""

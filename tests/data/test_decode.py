@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_images import encode, numbered
 
+from vrbench.data import decode
 from vrbench.data.decode import cached, decode_all
 from vrbench.data.pixels import PixelFormat
 
 
 def decoded(encoded: list[bytes], wanted: PixelFormat) -> np.ndarray:
-    return decode_all(
-        len(encoded), lambda chunk: encoded[chunk.start : chunk.stop], wanted, "x", lambda number: f"{number}.png"
-    )
+    def fetch(chunk: range) -> list[bytes]:
+        return encoded[chunk.start : chunk.stop]
+
+    return decode_all(len(encoded), fetch, wanted, "x", "{}.png".format, lambda shape: np.empty(shape, np.uint8))
 
 
 def test_decoding_many_chunks_keeps_the_order():
@@ -64,15 +68,52 @@ def test_it_is_said_that_the_first_frame_is_taken():
 def test_the_cache_survives_a_torn_file_and_an_unwritable_folder(tmp_path, caplog):
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
     folder = tmp_path / "pixels"
-    assert np.array_equal(cached(folder, ("key",), lambda: pixels), pixels)
-    assert np.array_equal(cached(folder, ("key",), lambda: pytest.fail("decoded again")), pixels)
-    assert np.array_equal(cached(folder, ("other",), lambda: pixels + 1), pixels + 1)
+    assert np.array_equal(cached(folder, ("key",), lambda empty: pixels), pixels)
+    assert np.array_equal(cached(folder, ("key",), lambda empty: pytest.fail("decoded again")), pixels)
+    assert np.array_equal(cached(folder, ("other",), lambda empty: pixels + 1), pixels + 1)
     assert not list(folder.glob("*.tmp"))
     for file in folder.iterdir():
         file.write_bytes(file.read_bytes()[:-5])
     with caplog.at_level(logging.WARNING):
-        assert np.array_equal(cached(folder, ("key",), lambda: pixels), pixels)
+        assert np.array_equal(cached(folder, ("key",), lambda empty: pixels), pixels)
         assert "unreadable" in caplog.text
         (tmp_path / "file").write_text("not a folder")
-        assert np.array_equal(cached(tmp_path / "file", ("key",), lambda: pixels), pixels)
+        assert np.array_equal(cached(tmp_path / "file", ("key",), lambda empty: pixels), pixels)
         assert "not cached" in caplog.text
+
+
+def test_many_images_are_decoded_into_a_file_and_mapped(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(decode, "MAPPED", 100)
+    pictures = [encode(numbered(number)) for number in range(9)]
+    wanted = decoded(pictures, PixelFormat(None, None))
+
+    def make(empty):
+        pixels = empty(wanted.shape)
+        assert isinstance(pixels, np.memmap)
+        pixels[:] = wanted
+        return pixels
+
+    folder = tmp_path / "pixels"
+    for make_or_not in (make, lambda empty: pytest.fail("decoded again")):
+        found = cached(folder, ("key",), make_or_not)
+        assert isinstance(found, np.memmap)
+        assert np.array_equal(found, wanted)
+        torch.from_numpy(found)[0] = 1  # a copy of the page: what is written does not reach the file
+    assert [file.suffix for file in folder.iterdir()] == [".npy"]
+
+    def fail(empty):
+        empty(wanted.shape)
+        raise ValueError("a picture is damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        cached(folder, ("other",), fail)
+    assert len(list(folder.iterdir())) == 1
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    found = cached(folder, ("third",), lambda empty: np.copyto(pixels := empty(wanted.shape), wanted) or pixels)
+    assert np.array_equal(found, wanted)
+    assert "not cached" in caplog.text
+    assert "No space left" in caplog.text

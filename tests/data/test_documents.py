@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from vrbench.data.documents import SPLITS, cut_in_three, divide, shortened, topic_families
+from vrbench.data.documents import SPLITS, beginning, cut_in_three, divide, in_parts, shortened, topic_families
 
 
 def test_families_are_joined_through_a_third() -> None:
@@ -51,3 +51,42 @@ def test_text_is_cut_to_characters_at_line_ends() -> None:
         assert sum(part not in documents for part in some) <= 1
         assert some == sorted(some)
     assert shortened(documents[::-1], 119) == shortened(documents, 119)[::-1]
+
+
+def test_the_beginning_of_a_text_in_parts_is_that_of_the_whole() -> None:
+    for whole in (
+        "".join(f"line {number}\n" for number in range(9)),
+        "no line end at all",
+        "\n\na",
+        "ends in a line\nb",
+    ):
+        for step in (1, 2, 7, 100):
+            parts = [whole[begin : begin + step] for begin in range(0, len(whole), step)]
+            for size in range(1, len(whole)):
+                assert ["".join(beginning(parts, size))] == shortened([whole], size), (whole, step, size)
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_parts_end_at_line_ends_before_no_white_space(step: int) -> None:
+    text = "a line\n\n  indented\nb\n" * 9 + "x" * 50 + "\n" + "c\n" * 30
+    parts = list(in_parts((text[begin : begin + step] for begin in range(0, len(text), step)), 20))
+    assert "".join(parts) == text
+    assert len(parts) > 9
+    assert all(part.endswith("\n") and not after[0].isspace() for part, after in itertools.pairwise(parts))
+    assert max(map(len, parts)) < 20 + 50 + 24
+    assert list(in_parts([], 20)) == []
+    assert list(in_parts(["", "ab"], 1)) == ["ab"]
+
+
+def test_a_text_without_line_ends_is_searched_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each piece that comes: that would grow with the square of the pieces."""
+    searches = 0
+
+    class Counting:
+        def search(self, text: str, begin: int) -> None:
+            nonlocal searches
+            searches += 1
+
+    monkeypatch.setattr("vrbench.data.documents._CUT", Counting())
+    assert "".join(in_parts(("x" * 10 for _ in range(5000)), 10)) == "x" * 50_000
+    assert searches <= 14

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vrbench.data import plain_text, text, tokens
+from vrbench.data.rows import Rows
 from vrbench.data.text import SPLITS, Corpus
 from vrbench.data.tokenization import Word
 from vrbench.metrics.language import unigram_loss
@@ -196,7 +199,10 @@ def parquet(folder: Path, **splits: list[str]) -> Path:
 def test_a_local_folder_stands_for_the_hub(tmp_path: Path) -> None:
     folder = parquet(tmp_path / "wiki/some-v1", train=["a \n", "", "b \n"], validation=["c\n"], test=["d\n"])
     parquet(tmp_path / "wiki/other-v1", train=["x\n"], validation=["y\n"], test=["z\n"])
-    assert text.hub(str(folder), "some-v1", "text") == Corpus(["a \nb \n"], ["c\n"], ["d\n"])
+    corpus = text.hub(str(folder), "some-v1", "text")
+    assert corpus.joined
+    for _ in range(2):
+        assert ["".join(getattr(corpus, split)) for split in SPLITS] == ["a \nb \n", "c\n", "d\n"]
     with pytest.raises(ValueError, match=r"column=words: no such column .*it has text"):
         text.hub(str(folder), "some-v1", "words")
     lacking = parquet(tmp_path / "lacking/v1", train=["a"], test=["b"])
@@ -260,18 +266,132 @@ def test_a_local_file_that_cannot_be_read_is_named(
 def test_a_cell_that_is_no_text_is_named_by_file_and_row(tmp_path: Path) -> None:
     folder = rows(tmp_path / "null", b'{"text": "a"}\n{"text": null}\n')
     with pytest.raises(ValueError, match=r"^column=text: row 1 \(from 0\) of validation\.jsonl is missing"):
-        text.hub(folder, None, "text")
+        list(text.hub(folder, None, "text").val)
     folder = rows(tmp_path / "bytes", b'{"text": "a"}\n{"text": "b"}\n{"text": "caf\xe9"}\n')
     with pytest.raises(ValueError, match=r"^column=text: row 2 \(from 0\) of validation\.jsonl is not UTF-8"):
-        text.hub(folder, None, "text")
+        list(text.hub(folder, None, "text").val)
     folder = rows(tmp_path / "number", b"text,other\n5,1\n", "csv", b"text,other\n7,1\n")
     with pytest.raises(ValueError, match=r"^column=text: row 0 \(from 0\) of train\.csv is int, not text"):
         text.hub(folder, None, "text")
+
+
+# ---- many documents -------------------------------------------------------------------------------------------------
+
+TEXTS = [f"document {number}\nhas two lines\n" for number in range(300)]
+
+
+def many(folder: Path, kind: str, texts: Sequence[str] = TEXTS, split: str = "train") -> Path:
+    """A data set of two files, the documents one a row (of a text file: a line)."""
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, some in enumerate((texts[: len(texts) // 2], texts[len(texts) // 2 :])):
+        file = folder / f"{split}-{number}.{kind}"
+        table = pyarrow.table({"text": pyarrow.array(some, pyarrow.string())})
+        if kind == "parquet":
+            pyarrow.parquet.write_table(table, file)
+        elif kind == "csv":
+            pyarrow.csv.write_csv(table, file)
+        elif kind == "jsonl":
+            file.write_text("".join(f"{json.dumps({'text': text})}\n" for text in some))
+        else:
+            file.write_text("".join(f"{text}\n" for text in some))
+    return folder
+
+
+def dealt(folder: Path, **changes: Any) -> dict[str, list[str]]:
+    options: dict[str, Any] = {"config_name": None, "revision": None, "column": "text"}
+    options |= {"val_fraction": 0.1, "test_fraction": 0.1}
+    corpus = text.documents(str(folder), **(options | changes))
+    return {split: list(getattr(corpus, split)) for split in SPLITS}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv", "txt"])
+def test_documents_of_any_file_go_to_three_splits_by_what_they_hold(tmp_path: Path, kind: str) -> None:
+    texts = [text.replace("\n", " ") for text in TEXTS] if kind == "txt" else TEXTS
+    splits = dealt(many(tmp_path / "set", kind, texts))
+    assert sorted(itertools.chain(*splits.values())) == sorted(texts)
+    assert all(15 < len(splits[split]) < 50 for split in ("val", "test"))
+    other = dealt(many(tmp_path / "other", kind, texts[::-1]))
+    assert {split: sorted(some) for split, some in other.items()} == {s: sorted(some) for s, some in splits.items()}
+    place = {text: number for number, text in enumerate(texts)}
+    assert all([place[text] for text in some] == sorted(place[text] for text in some) for some in splits.values())
+
+
+def test_copies_of_a_document_go_to_one_split(tmp_path: Path) -> None:
+    splits = dealt(many(tmp_path / "set", "parquet", TEXTS * 3))
+    assert all(some.count(text) == 3 for some in splits.values() for text in set(some))
+    assert sum(map(len, splits.values())) == 3 * len(TEXTS)
+
+
+def test_sizes_count_documents(tmp_path: Path) -> None:
+    folder = many(tmp_path / "set", "parquet")
+    whole, some = dealt(folder), dealt(folder, train_size=50, val_size=9, test_size=5)
+    assert {split: len(kept) for split, kept in some.items()} == {"train": 50, "val": 9, "test": 5}
+    assert all(set(some[split]) < set(whole[split]) for split in SPLITS)
+    more = dealt(folder, train_size=60, val_size=9, test_size=5)
+    assert set(some["train"]) < set(more["train"])
+    with pytest.raises(ValueError, match=r"^train_size=999: only \d+ documents are there; use null"):
+        dealt(folder, train_size=999)
+
+
+def test_a_data_set_with_splits_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for split, texts in (("train", TEXTS), ("validation", ["v\n", "w\n"]), ("test", ["t\n"])):
+        many(folder, "jsonl", texts, split)
+    assert dealt(folder, val_fraction=None, test_fraction=None) == {
+        "train": TEXTS,
+        "val": ["v\n", "w\n"],
+        "test": ["t\n"],
+    }
+    with pytest.raises(
+        ValueError, match=r"^path=.*: has the splits .*train.*; set\s+val_fraction and test_fraction to null"
+    ):
+        dealt(folder)
+    with pytest.raises(ValueError, match=r"^val_fraction=0\.1, test_fraction=None: give both shares, or neither"):
+        dealt(folder, test_fraction=None)
+    with pytest.raises(ValueError, match=r"^path=.*: no split 'validation'"):
+        dealt(many(tmp_path / "one", "parquet"), val_fraction=None, test_fraction=None)
+    with pytest.raises(ValueError, match=r"^path=.*: the val split has no document; give more, or other shares"):
+        dealt(many(tmp_path / "few", "parquet", ["a", "b"]), val_fraction=0.01, test_fraction=0.5)
+
+
+def test_documents_are_read_when_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens that are cached need no look at the text, and other text has other tokens."""
+    folder = many(tmp_path / "set", "parquet")
+    options = (str(folder), None, None, "text", 0.1, 0.1)
+    first = tokens.tokenize(text.documents(*options), Word(1))
+    monkeypatch.setattr(Rows, "__iter__", lambda self: pytest.fail("the text was read"))
+    again = tokens.tokenize(text.documents(*options), Word(1))
+    assert again.ids["train"].tolist() == first.ids["train"].tolist()
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for options_ in ((*options[:4], 0.2, 0.1), (*options, 40)):
+        other = tokens.tokenize(text.documents(*options_), Word(1))
+        assert len(other.ids["train"]) < len(first.ids["train"])
+    many(folder, "parquet", [text.replace("lines", "words") for text in TEXTS])
+    other = tokens.tokenize(text.documents(*options), Word(1))
+    assert len(other.ids["train"]) != 0
+    assert other.text_bytes != first.text_bytes or other.vocab_size != first.vocab_size
+
+
+def test_a_joined_corpus_is_cut_as_one_text(tmp_path: Path) -> None:
+    lines = [f"line {number}\n" for number in range(100)]
+    folder = tmp_path / "set"
+    for split in ("train", "validation", "test"):
+        many(folder, "jsonl", lines, split)
+    corpus = text.hub(str(folder), None, "text", None, 105, 50)
+    assert "".join(corpus.train) == "".join(lines[:14]), "14 lines of 7 or 8 characters are 102"
+    assert "".join(corpus.val) == "".join(lines[:7])
+    assert list(corpus.test) == lines
+    assert corpus.key != text.hub(str(folder), None, "text").key
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the shared copy of WikiText-2 is not here")
 def test_real_wikitext() -> None:
     streams = tokens.tokenize(text.hub(str(REAL), "wikitext-2-raw-v1", "text"), Word(1))
     assert 200_000 < len(streams.ids["train"]) < 300_000
-    unigram = unigram_loss(streams.ids["train"][1:], streams.ids["val"][1:], streams.vocab_size)
+    unigram = unigram_loss(streams.counts["train"], streams.counts["val"])
     assert 5.5 < unigram < 7.0

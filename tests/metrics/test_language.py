@@ -12,9 +12,9 @@ from vrbench.metrics.language import mean_loss, perplexity, token_scores, unigra
 
 
 def test_unigram_loss_adds_one_to_every_count() -> None:
-    # counts 2, 1, 0 become 3, 2, 1 of 6
-    loss = unigram_loss(np.array([0, 0, 1]), np.array([0, 2, 1]), 3)
-    assert loss == pytest.approx(-(math.log(3 / 6) + math.log(1 / 6) + math.log(2 / 6)) / 3, rel=1e-12)
+    # counts 2, 1, 0 become 3, 2, 1 of 6; the tokens are 0, 2, 2, 1
+    loss = unigram_loss(np.array([2, 1, 0]), np.array([1, 1, 2]))
+    assert loss == pytest.approx(-(math.log(3 / 6) + 2 * math.log(1 / 6) + math.log(2 / 6)) / 4, rel=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -90,6 +90,19 @@ def counts_the_bytes_that_it_spells(part: TokenizerPart) -> None:
         require(isinstance(told, int) and 0 < told <= bytes_, f"text_bytes={told} for a text of {bytes_} bytes")
 
 
+def parts_make_up_the_whole(part: TokenizerPart) -> None:
+    """Where there is `encode_part`, a long document's parts have its ids and bytes."""
+    encoder = part.make().fit(TRAIN)
+    if not hasattr(encoder, "encode_part"):
+        return
+    begins, ends = "the dog  sleeps .\n\nthe fox .\n", "a dog meets\nzebras .\n"
+    parts, whole = (encoder.encode_part(begins), encoder.encode(ends)), encoder.encode(begins + ends)
+    ids = [*parts[0].ids, *parts[1].ids]
+    require(ids == list(whole.ids), f"encode_part and encode give {ids} for a document whose ids are {whole.ids}")
+    told = parts[0].text_bytes + parts[1].text_bytes
+    require(told == whole.text_bytes, f"the parts have text_bytes={told}, the whole {whole.text_bytes}")
+
+
 PROPERTIES = (
     states_every_argument,
     has_a_key,
@@ -99,4 +112,5 @@ PROPERTIES = (
     ends_documents_with_the_separator,
     tells_texts_apart,
     counts_the_bytes_that_it_spells,
+    parts_make_up_the_whole,
 )

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,8 @@ from vrbench.runs.records import write_whole
 _FORMAT = 2
 """Raise it when the same key would decode to other pixels."""
 _CHUNK = 512
+MAPPED = 2 * 10**9
+"""Bytes of pixels above which a split is mapped from its file and not read into memory."""
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +36,10 @@ def decode_all(
     wanted: PixelFormat,
     what: str,
     name: Callable[[int], str],
+    empty: Callable[[tuple[int, ...]], Pixels],
 ) -> Pixels:
-    """Decode `count` ≥ 1 encoded images; `fetch(range)` gives the bytes of some. Returns (count, H, W, C).
+    """Decode `count` ≥ 1 encoded images; `fetch(range)` gives the bytes of some. Returns (count, H, W, C), an array
+    that `empty(shape)` has made.
 
     `name(number)` says which image that is: its file, or its row. Raises ValueError, beginning with `what`, for an
     image that cannot be used (vrbench.data.pixels) or is of another size than the first. Where files hold several
@@ -51,7 +58,7 @@ def decode_all(
 
     first = one(0, fetch(range(1))[0], wanted.channels)
     moving.clear()
-    pixels = np.empty((count, *first.shape), dtype=np.uint8)
+    pixels = empty((count, *first.shape))
 
     def fill(numbers: range) -> None:
         for number, encoded in zip(numbers, fetch(numbers), strict=True):
@@ -71,24 +78,61 @@ def decode_all(
     return pixels
 
 
-def cached(folder: Path, key: tuple[object, ...], make: Callable[[], Pixels]) -> Pixels:
-    """`make()`, or what an earlier process got from it under the same key.
+def cached(
+    folder: Path, key: tuple[object, ...], make: Callable[[Callable[[tuple[int, ...]], Pixels]], Pixels]
+) -> Pixels:
+    """`make(empty)`, or what an earlier process got from it under the same key; `empty(shape)` is an array to fill.
 
-    The file appears in `folder` whole or not at all. A folder that cannot be written to and a file that cannot be read
-    cost a warning and the time to decode, nothing more.
+    More than `MAPPED` bytes never lie in memory: they are written to a file, and mapped from it. The file appears in
+    `folder` whole or not at all. A folder that cannot be written to and a file that cannot be read cost a warning and
+    the time to decode, nothing more.
     """
     name = hashlib.blake2s(repr((_FORMAT, *key)).encode(), digest_size=16).hexdigest()
     path = folder / f"{name}.npy"
     try:
-        return np.load(path, allow_pickle=False)
+        return _load(path)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, EOFError) as error:
         log.warning("cached images %s are unreadable (%s): decoding again", path, error)
-    pixels = make()
+    unfinished = path.with_name(f"{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: np.save(file, pixels))
-    except OSError as error:
-        log.warning("decoded images are not cached in %s (%s): the next start decodes again", folder, error.strerror)
+        pixels = make(partial(_empty, unfinished))
+        try:
+            if isinstance(pixels, np.memmap):
+                pixels.flush()
+                os.replace(unfinished, path)
+                return _load(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda file: np.save(file, pixels))
+        except OSError as error:
+            _not_cached(folder, error)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return pixels
+
+
+def _load(path: Path) -> Pixels:
+    """The array of a file, mapped where it is large; pages that are written to are private."""
+    pixels: Pixels = np.load(path, mmap_mode="c" if path.stat().st_size > MAPPED else None, allow_pickle=False)
+    return pixels
+
+
+def _empty(path: Path, shape: tuple[int, ...]) -> Pixels:
+    """An array to fill: in memory, or where it is large in a file, whose place on the disk is taken at once."""
+    if math.prod(shape) > MAPPED:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels: Pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+            if hasattr(os, "posix_fallocate"):  # a full disk would end the process in the middle
+                with open(path, "r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            return pixels
+        except OSError as error:
+            _not_cached(path.parent, error)
+    return np.empty(shape, np.uint8)
+
+
+def _not_cached(folder: Path, error: OSError) -> None:
+    log.warning("decoded images are not cached in %s (%s): the next start decodes again", folder, error.strerror)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 SPLITS = ("train", "val", "test")
+_CUT = re.compile(r"\n(?=\S)")
 _MOST = 2
 """A single document may be held out where it has at most so many times the characters that were asked for."""
 
@@ -120,6 +122,54 @@ def shortened(documents: Sequence[str], size: int) -> list[str]:
         if not room:
             break
     return [kept[number] for number in sorted(kept)]
+
+
+class Again:
+    """Texts that are made anew each time they are read: `make()` gives them once."""
+
+    def __init__(self, make: Callable[[], Iterable[str]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make())
+
+
+def beginning(parts: Iterable[str], size: int) -> Iterator[str]:
+    """The first `size` ≥ 1 characters of a text that is longer and comes in parts, up to a line end (within its first
+    line where that is longer)."""
+    begun, lines = "", False
+    for part in parts:
+        lines_of_it, line_end, rest = part[:size].rpartition("\n")
+        size -= len(part)
+        if line_end:
+            yield begun + lines_of_it + line_end
+            begun, lines = rest, True
+        else:
+            begun += rest
+        if size <= 0:
+            break
+    if not lines:
+        yield begun
+
+
+def in_parts(texts: Iterable[str], size: int) -> Iterator[str]:
+    """One text, which comes in pieces, in parts of about `size` characters or less: each but the last ends with a line
+    end, and the next one begins with what is no white space."""
+    held: list[str] = []
+    length, enough = 0, size
+    for text in texts:
+        held.append(text)
+        length += len(text)
+        if length < enough:
+            continue
+        whole, begins = "".join(held), 0
+        while len(whole) - begins >= size and (cut := _CUT.search(whole, begins + size - 1)):
+            yield whole[begins : cut.start() + 1]
+            begins = cut.start() + 1
+        held, length = [whole[begins:]], len(whole) - begins
+        enough = size if begins else 2 * length  # a long line is not searched again for each piece
+    if length:
+        yield "".join(held)
 
 
 def digest(*parts: str) -> str:

@@ -1,6 +1,6 @@
 """Text in three splits: the embedded pydoc topics, a hub data set, local files, and prompt-completion pairs.
 
-A split is a list of documents. Splits are disjoint by construction: what has to stay together (a topic and the topics
+A split is a series of documents. Splits are disjoint by construction: what has to stay together (a topic and the topics
 that quote it, a file and its copies, a prompt and all its answers) goes to one split whole, by a hash of its content
 and never by the run's seed, so that every seed and every optimizer meets the same validation text.
 """
@@ -9,31 +9,43 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
-from vrbench.data.documents import SPLITS, check_shares, deal, digest, divide, shortened, topic_families
+from vrbench.data.documents import (
+    SPLITS,
+    Again,
+    beginning,
+    check_shares,
+    deal,
+    digest,
+    divide,
+    shortened,
+    topic_families,
+)
 from vrbench.data.hub import Source
 from vrbench.data.plain_text import read, read_all
+from vrbench.data.rows import Rows, deal_rows
 from vrbench.data.splits import Size, Sizes
 
-if TYPE_CHECKING:
-    import datasets
-
-Item = TypeVar("Item")
+THEIR_SPLITS = ("train", "validation", "test")
 FLOOR = 20_000
 """Characters of validation that a small `train_size` leaves at least: some 5,000 tokens of English."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents of the three splits."""
+    """The texts of the three splits; each can be read more than once, and need not lie in memory."""
 
-    train: list[str]
-    val: list[str]
-    test: list[str]
+    train: Iterable[str]
+    val: Iterable[str]
+    test: Iterable[str]
+    joined: bool = False
+    """Whether the texts of a split are one document, and not a document each."""
+    key: str | None = None
+    """Tells these texts from all others without reading them; None: nothing does but their hash."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +89,10 @@ def _corpus(splits: dict[str, list[str]], sizes: Sizes) -> Corpus:
     or more. Raises ValueError for more than there is."""
     there = {split: sum(map(len, documents)) for split, documents in splits.items()}
     kept = sizes.kept(there, FLOOR, "characters")
-    return Corpus(
-        **{
-            split: documents if kept[split] == there[split] else shortened(documents, kept[split])
-            for split, documents in splits.items()
-        }
+    train, val, test = (
+        splits[split] if kept[split] == there[split] else shortened(splits[split], kept[split]) for split in SPLITS
     )
+    return Corpus(train, val, test)
 
 
 def hub(
@@ -103,48 +113,102 @@ def hub(
     ValueError, naming file and row, for files that cannot be read, a wrong layout and sizes out of range.
     """
     sizes = Sizes(train_size, val_size, test_size)
+    source = _source(path, config_name, revision)
+    rows = _own_splits(source, column)
+    if empty := _empty(rows):
+        raise ValueError(f"path={path}: the {empty} split is empty: column={column} has no text in it")
+    key = ["joined", source.content, *(some.key for some in rows.values()), repr(sizes)]
+    splits: dict[str, Iterable[str]] = {**rows}
+    if sizes != Sizes(None, None, None):
+        there = {split: sum(map(len, some)) for split, some in rows.items()}
+        kept = sizes.kept(there, FLOOR, "characters")
+        cut = {split: Again(partial(beginning, rows[split], kept[split])) for split in SPLITS}
+        splits |= {split: cut[split] for split in SPLITS if kept[split] < there[split]}
+    return Corpus(**splits, joined=True, key="/".join(map(str, key)))
+
+
+def documents(
+    path: str,
+    config_name: str | None,
+    revision: str | None,
+    column: str,
+    val_fraction: float | None,
+    test_fraction: float | None,
+    train_size: int | None = None,
+    val_size: Size = None,
+    test_size: int | None = None,
+) -> Corpus:
+    """Many documents, one a row of `column`, that need not fit in memory: a name on the Hugging Face hub, or a local
+    folder of parquet, JSON lines, CSV or text files (of text each line is a document).
+
+    Documents of the data set's training split go to the three splits by their hashes, copies to one of them; with both
+    shares null the data set's own splits train, validation and test are taken. `config_name` and `revision` are as in
+    `hub`. Sizes keep so many documents, in the order of their hashes (null: all; with a `train_size` and no `val_size`
+    validation keeps the same share, 500 or more). Raises FileNotFoundError when the data cannot be had, ValueError,
+    naming file and row, for files that cannot be read, a wrong layout, an empty split and arguments out of range; what
+    needs the text itself is refused when it is first read.
+    """
+    sizes = Sizes(train_size, val_size, test_size)
+    source = _source(path, config_name, revision)
+    if (val_fraction is None) != (test_fraction is None):
+        raise ValueError(f"val_fraction={val_fraction}, test_fraction={test_fraction}: give both shares, or neither")
+    if val_fraction is None or test_fraction is None:
+        tables = _own_splits(source, column)
+        shares = None
+    else:
+        check_shares(val_fraction, test_fraction)
+        tables = {"train": _only_split(source, column)}
+        shares = {"val": val_fraction, "test": test_fraction}
+
+    @cache
+    def splits() -> dict[str, Rows]:
+        dealt = deal_rows(tables, shares)
+        if empty := next((split for split in SPLITS if not len(dealt[split])), None):
+            given = f"val_fraction={val_fraction}, test_fraction={test_fraction}"
+            raise ValueError(f"path={path}: the {empty} split has no document; give more, or other shares than {given}")
+        kept = sizes.kept({split: len(numbers) for split, numbers in dealt.items()}, unit="documents")
+        return {
+            split: tables.get(split, tables["train"]).rows(numbers[: kept[split]]) for split, numbers in dealt.items()
+        }
+
+    key = ["documents", source.content, *(rows.key for rows in tables.values()), repr(shares), repr(sizes)]
+    return Corpus(
+        Again(lambda: splits()["train"]),
+        Again(lambda: splits()["val"]),
+        Again(lambda: splits()["test"]),
+        key="/".join(map(str, key)),
+    )
+
+
+def _source(path: str, config_name: str | None, revision: str | None) -> Source:
+    """A name on the hub, or a local folder: its subfolder of the configuration's name, or all of it."""
     local = Path(path).expanduser()
     if local.is_dir():
         folder = local / config_name if config_name is not None and (local / config_name).is_dir() else local
-        source = Source.of(str(folder), None, None)
-    elif path.startswith((".", "/", "~")):
+        return Source.of(str(folder), None, None)
+    if path.startswith((".", "/", "~")):
         raise FileNotFoundError(f"path={path}: no such folder; give a folder of parquet files or a hub name")
-    else:
-        source = Source.of(path, config_name, revision)
+    return Source.of(path, config_name, revision)
+
+
+def _own_splits(source: Source, column: str) -> dict[str, Rows]:
+    """The data set's own train, validation and test. Raises ValueError where one is missing."""
     loaded = source.load()
-    splits = {}
-    for ours, theirs in zip(SPLITS, ("train", "validation", "test"), strict=True):
+    for theirs in THEIR_SPLITS:
         if theirs not in loaded:
-            raise ValueError(f"path={path}: no split {theirs!r} (it has {', '.join(loaded)})")
-        if column not in loaded[theirs].column_names:
-            has = ", ".join(loaded[theirs].column_names)
-            raise ValueError(f"column={column}: no such column in {path} (it has {has})")
-        splits[ours] = ["".join(_texts(source, loaded[theirs], theirs, column))]
-    if empty := _empty(splits):
-        raise ValueError(f"path={path}: the {empty} split is empty: column={column} has no text in it")
-    return _corpus(splits, sizes)
+            raise ValueError(f"path={source.path}: no split {theirs!r} (it has {', '.join(loaded)})")
+    return {ours: Rows(source, loaded[theirs], column) for ours, theirs in zip(SPLITS, THEIR_SPLITS, strict=True)}
 
 
-def _texts(source: Source, table: datasets.Dataset, split: str, column: str) -> list[str]:
-    """The cells of a column of text; ValueError, naming file and row, where one is no text or not UTF-8."""
-    try:
-        cells = list(table[column])
-    except UnicodeDecodeError as error:
-        number = next(number for number in range(len(table)) if not _is_utf8(table, number))
-        raise ValueError(f"column={column}: {source.row(split, number)} is not UTF-8 text") from error
-    for number, cell in enumerate(cells):
-        if not isinstance(cell, str):
-            holds = "is missing" if cell is None else f"is {type(cell).__name__}, not text"
-            raise ValueError(f"column={column}: {source.row(split, number)} {holds}")
-    return cells
-
-
-def _is_utf8(table: datasets.Dataset, number: int) -> bool:
-    try:
-        table[number]
-    except UnicodeDecodeError:
-        return False
-    return True
+def _only_split(source: Source, column: str) -> Rows:
+    """The data set's only split, train. Raises ValueError where it has others."""
+    loaded = source.load()
+    if list(loaded) != ["train"]:
+        raise ValueError(
+            f"path={source.path}: has the splits {', '.join(loaded)}, and shares are of a single one, train; set "
+            "val_fraction and test_fraction to null to take its own train, validation and test"
+        )
+    return Rows(source, loaded["train"], column)
 
 
 def files(
@@ -275,6 +339,6 @@ def _read_pairs(path: Path, fields: tuple[str, str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _empty(splits: Mapping[str, Sequence[Item]]) -> str | None:
+def _empty(splits: Mapping[str, Iterable[object]]) -> str | None:
     """The first split that has nothing in it."""
     return next((split for split, items in splits.items() if not any(items)), None)

@@ -41,14 +41,21 @@ class Encoder(Protocol):
     def encode(self, document: str) -> Encoded:
         """Ids of the document."""
 
+    # An encoder may have `encode_part(text) -> Encoded` too: the ids of the beginning of a document that ends with a
+    # line end and is followed by a line that begins with no white space. Then long documents are encoded in parts:
+    # the parts' ids, and encode()'s of the last part, have to be encode()'s of the whole.
+
 
 class Tokenizer(Protocol):
     """A recipe for an encoder."""
 
     key: str
 
-    def fit(self, documents: Sequence[str]) -> Encoder:
-        """Learn the vocabulary from the training documents."""
+    def fit(self, documents: Iterable[str]) -> Encoder:
+        """Learn the vocabulary from the training documents, which can be read more than once.
+
+        Documents that do not fit in memory come in parts: see `Encoder`.
+        """
 
 
 class Word:
@@ -65,7 +72,7 @@ class Word:
         self.min_count = min_count
         self.key = f"word/{WORD.pattern}/{min_count}"
 
-    def fit(self, documents: Sequence[str]) -> WordEncoder:
+    def fit(self, documents: Iterable[str]) -> WordEncoder:
         """Vocabulary in the order of first appearance; 0 is `<unk>`, 1 is `<eos>`."""
         counts: dict[str, int] = {}
         for document in documents:
@@ -101,15 +108,20 @@ class WordEncoder:
                 ids.append(self.separator)
         return Encoded(ids, known_bytes + len(re.findall(r"\s+", text)))
 
+    encode_part = encode
+
 
 class Char:
     """Characters of the training split, `<unk>` for all others. Bytes: the UTF-8 bytes of the known characters."""
 
     key = "char"
 
-    def fit(self, documents: Sequence[str]) -> CharEncoder:
+    def fit(self, documents: Iterable[str]) -> CharEncoder:
         """Vocabulary in code-point order; 0 is `<unk>`, 1 is `<eos>`."""
-        return CharEncoder(sorted(set().union(*documents)))
+        characters: set[str] = set()
+        for document in documents:
+            characters.update(document)
+        return CharEncoder(sorted(characters))
 
 
 class CharEncoder:
@@ -123,8 +135,13 @@ class CharEncoder:
 
     def encode(self, document: str) -> Encoded:
         """One id a character, and `<eos>`."""
-        known = "".join(character for character in document if character in self.ids)
-        return Encoded([*(self.ids.get(character, 0) for character in document), self.separator], len(known.encode()))
+        ids, text_bytes = self.encode_part(document)
+        return Encoded([*ids, self.separator], text_bytes)
+
+    def encode_part(self, text: str) -> Encoded:
+        """One id a character."""
+        known = "".join(character for character in text if character in self.ids)
+        return Encoded([self.ids.get(character, 0) for character in text], len(known.encode()))
 
 
 class BPE:
@@ -142,7 +159,7 @@ class BPE:
         self.vocab_size = vocab_size
         self.key = f"bpe/{vocab_size}"
 
-    def fit(self, documents: Sequence[str]) -> BPEEncoder:
+    def fit(self, documents: Iterable[str]) -> BPEEncoder:
         """Learn the merges from the training documents."""
         from tokenizers import Tokenizer as Pipeline
         from tokenizers import models, pre_tokenizers, trainers
@@ -169,12 +186,17 @@ class BPEEncoder:
 
     def encode(self, document: str) -> Encoded:
         """Ids of all bytes, and the separator."""
+        ids, text_bytes = self.encode_part(document)
+        return Encoded([*ids, self.separator], text_bytes)
+
+    def encode_part(self, text: str) -> Encoded:
+        """Ids of all bytes."""
         ids: list[int] = []
-        lines = _lines([document])
+        lines = _lines([text])
         while some := list(islice(lines, self.lines_at_once)):
             for encoding in self.pipeline.encode_batch_fast(some, add_special_tokens=False):
                 ids.extend(encoding.ids)
-        return Encoded([*ids, self.separator], len(document.encode()))
+        return Encoded(ids, len(text.encode()))
 
 
 class Pretrained:
@@ -206,7 +228,7 @@ class Pretrained:
         rules = json.dumps(self._tokenizer.get_vocab(), sort_keys=True) if backend is None else backend.to_str()
         self.key = f"{type(self._tokenizer).__name__}/{hashlib.blake2b(rules.encode()).hexdigest()}"
 
-    def fit(self, documents: Sequence[str]) -> PretrainedEncoder:
+    def fit(self, documents: Iterable[str]) -> PretrainedEncoder:
         """Nothing is learned here."""
         return PretrainedEncoder(self._tokenizer)
 
@@ -216,13 +238,24 @@ class PretrainedEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)  # of transformers' fast tokenizers
         self.separator = int(tokenizer.eos_token_id)
         self.vocab_size = len(tokenizer)
 
     def encode(self, document: str) -> Encoded:
         """Ids of the text, and the separator."""
-        ids = self._tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
-        return Encoded([*ids, self.separator], len(document.encode()))
+        ids, text_bytes = self.encode_part(document)
+        return Encoded([*ids, self.separator], text_bytes)
+
+    def encode_part(self, text: str) -> Encoded:
+        """Ids of the text. In parts they are those of the whole where the tokenizer starts a new word behind a line
+        end that no white space follows, as GPT-2's does."""
+        if self._backend is None:
+            ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        else:
+            (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
+            ids = encoding.ids
+        return Encoded(ids, len(text.encode()))
 
 
 def _lines(documents: Iterable[str]) -> Iterator[str]:

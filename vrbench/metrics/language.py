@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def unigram_loss(train: np.ndarray, tokens: np.ndarray, vocab_size: int) -> float:
-    """Mean cross-entropy (nats) of `tokens` under the token frequencies of `train`, one added to every count."""
-    counts = np.bincount(train, minlength=vocab_size) + 1
-    log_probability = np.log(counts / counts.sum())
-    return float(-log_probability[tokens].mean())
+def unigram_loss(train: np.ndarray, counts: np.ndarray) -> float:
+    """Mean cross-entropy (nats) of tokens under the token frequencies of the training split, one added to every count.
+
+    `train` and `counts` say how often each token of the vocabulary stands in the training split and among the tokens.
+    """
+    log_probability = np.log((train + 1) / (train + 1).sum())
+    return float(-(counts @ log_probability) / counts.sum())
 
 
 def token_scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
