@@ -11,7 +11,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-tokens bench-curvature chaos docs clean
+.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-tokens bench-curvature bench-start chaos docs clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -60,6 +60,10 @@ bench-tokens: $(VENV)/.dev ## text larger than memory: 2 GB made up, tokenized a
 
 bench-curvature: $(VENV)/.dev  ## our eigensolver against others
 	$(BIN)/python scripts/bench/curvature.py
+
+bench-start: $(VENV)/.dev ## start-up, and where a run's processor time goes
+	$(BIN)/python scripts/bench/command_line.py
+	$(BIN)/python scripts/bench/run_profile.py
 
 # These look at the wall's clock: nothing runs beside them.
 TIMED := tests/stress/test_long.py tests/stress/test_network.py

@@ -172,18 +172,37 @@ HEAVY = {
 """Libraries that take long to import."""
 
 
-@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["--help"]], ids=" ".join)
-def test_looking_at_the_config_is_light(arguments: list[str]) -> None:
+def modules_after(arguments: list[str]) -> tuple[set[str], str]:
+    """The modules that a process has imported in which `vrbench` ran with these arguments, and what it printed."""
     script = (
         "import sys; sys.argv = ['vrbench', *sys.argv[1:]]\n"
         "from vrbench.app.main import main\n"
         "try: main()\n"
-        "except SystemExit: pass\n"
-        "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(*sys.modules, file=sys.stderr)\n"
     )
     result = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "optimizer" in result.stdout
-    loaded = set(result.stderr.split())
-    assert "hydra" in loaded
-    assert loaded & HEAVY == set()
+    return set(result.stderr.split()), result.stdout
+
+
+def libraries(modules: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in modules}
+
+
+@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["--help"]], ids=" ".join)
+def test_looking_at_the_config_is_light(arguments: list[str]) -> None:
+    modules, printed = modules_after(arguments)
+    assert "optimizer" in printed
+    assert "hydra" in modules
+    assert libraries(modules) & HEAVY == set()
+
+
+@pytest.mark.parametrize("optimizer", ["vradam", "adamw"])
+def test_a_run_imports_what_it_needs(optimizer: str, tmp_path: Path) -> None:
+    """Of the heavy libraries torch and numpy, without torch's compiler: nothing compiles."""
+    short = ["trainer.max_steps=1", "logger=none", f"results_dir={tmp_path}"]
+    modules, _ = modules_after(["task=digits", f"optimizer={optimizer}", *short])
+    assert list(tmp_path.glob("*/*/summary.json"))
+    assert libraries(modules) & {*HEAVY, "sympy"} == {"torch", "numpy"}
+    assert {name for name in modules if name.startswith(("torch._dynamo.", "torch._inductor"))} == set()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from children import call
 from conftest import QUICK
 
+from vrbench.app import run as run_module
 from vrbench.runs.records import find_runs
 
 Call = Callable[..., int]
@@ -25,6 +28,30 @@ def test_threads_are_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (manifest,) = tmp_path.glob("threads/*/manifest.json")
     assert json.loads(manifest.read_text())["machine"]["threads"] == before + 1
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_garbage_is_looked_for_as_before(on: bool, vrbench: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while a run is prepared, but while it trains, and after it; and never where the process does not want it."""
+    seen: dict[str, bool] = {}
+    for name in ("identify", "build"):
+        work = getattr(run_module, name)
+        told = partial(_told, seen, name, work)
+        monkeypatch.setattr(run_module, name, told)
+    (gc.enable if on else gc.disable)()
+    try:
+        assert vrbench("trainer.max_steps=1", "logger=none") == 0
+        assert seen == {"identify": False, "build": on}
+        assert gc.isenabled() == on
+        assert vrbench("trainer.max_steps=0", "logger=none") == 2
+        assert gc.isenabled() == on
+    finally:
+        gc.enable()
+
+
+def _told(seen: dict[str, bool], name: str, work: Callable[..., object], *given: object, **named: object) -> object:
+    seen[name] = gc.isenabled()
+    return work(*given, **named)
 
 
 def test_an_optimizer_with_a_line_search_runs(vrbench: Call, tmp_path: Path) -> None:

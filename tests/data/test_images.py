@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,6 +65,18 @@ def test_digits_keeps_every_image_once_with_its_label():
         for image, label in zip(data.images[split], data.labels[split], strict=True)
     ]
     assert sorted(found) == expected
+
+
+def test_digits_are_read_as_scikit_learn_reads_them(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    table = images_module._digits_table()
+    assert np.array_equal(table, np.column_stack([bunch.data, bunch.target]))
+    assert table.dtype == bunch.data.dtype
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="sklearn"):
+        images_module._digits_table()
 
 
 def test_digits_are_cut_to_a_size_and_the_process_loads_them_once():

@@ -25,11 +25,13 @@ def build(cfg: DictConfig, info: RunInfo, training: TrainerSettings) -> Trainer:
 
     from vrbench.randomness import Streams
     from vrbench.training.capabilities import capabilities
+    from vrbench.training.compiler import wait_for_compiler
     from vrbench.training.distributed import Processes
     from vrbench.training.lengths import make_optimizer
     from vrbench.training.schedules import make_schedule
     from vrbench.training.trainer import Trainer, pick_device
 
+    wait_for_compiler()
     with errors_at("trainer"):
         device = pick_device(training.device)
         processes = Processes.join(device)

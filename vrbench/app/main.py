@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -49,6 +51,7 @@ BROKEN_RUN = 1
 @terminal.output()
 def main() -> None:
     """Run `vrbench`. Exit codes: 0 done (diverged too), 2 wrong config, 1 broken run, 128 + n stopped by signal n."""
+    atexit.register(gc.freeze)  # nobody needs the garbage of a process that ends, and looking through it all takes long
     try:
         project.enter(project.current())
     except ConfigError as error:

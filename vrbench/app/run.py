@@ -6,6 +6,7 @@ torch is imported when a run really starts, so that help, `--cfg job`, refusals 
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import re
 import signal
@@ -79,7 +80,8 @@ def prepare(cfg: DictConfig) -> Prepared:
 def run(cfg: DictConfig) -> Path:
     """Train the run that the config describes, unless it is finished already; returns its folder. Raises as `prepare`
     does, before any folder exists."""
-    prepared = prepare(cfg)
+    with _uncollected():
+        prepared = prepare(cfg)
     info, found, training = prepared.info, prepared.found, prepared.training
     if found.action == "skip":
         return _skip(cfg, info, "" if in_our_sweep() else found.line)
@@ -176,9 +178,22 @@ def _skip(cfg: DictConfig, info: RunInfo, line: str) -> Path:
 
 
 @contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Within the block no garbage is looked for, again and again, among what is read and imported there and stays."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@contextlib.contextmanager
 def _threads(number: int | None) -> Iterator[None]:
     """torch's CPU threads for this run; the next one of a multirun has those of before."""
-    import torch
+    with _uncollected():
+        import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(before if number is None else number)

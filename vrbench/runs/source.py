@@ -39,6 +39,8 @@ LOOP = (
 _BY_NAME = ("hydra.utils.get_class", "hydra.utils.get_method", "hydra.utils.get_object")
 _BUILT_IN = frozenset(dir(builtins))
 _ASSIGNS = (ast.Assign, ast.AnnAssign)
+_BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
+"""Where a node holds statements, in the order in which they are written."""
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _DEEPEST = 8
 """Re-exports that a name is followed through."""
@@ -263,7 +265,7 @@ class _Source:
 
 
 def _running(tree: ast.AST | None) -> Iterator[ast.AST]:
-    """Every node but those that only a type checker reads."""
+    """Every statement but those that only a type checker reads; no expression, of which there are many more."""
     stack = [] if tree is None else [tree]
     while stack:
         node = stack.pop()
@@ -271,7 +273,8 @@ def _running(tree: ast.AST | None) -> Iterator[ast.AST]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             stack.extend(node.orelse)
         else:
-            stack.extend(ast.iter_child_nodes(node))
+            for block in _BLOCKS:
+                stack.extend(getattr(node, block, ()))
 
 
 def _absolute(module: Module, node: ast.ImportFrom) -> str:
