@@ -238,10 +238,11 @@ def test_a_finished_runs_left_over_checkpoint_is_removed(vrbench: Call, tmp_path
     [
         (lambda run: (run / "manifest.json").unlink(), "is finished, and manifest.json is gone; force=true"),
         (lambda run: (run / "metrics.jsonl").unlink(), "is finished, and metrics.jsonl is gone; force=true"),
+        (lambda run: (run / "config.yaml").write_text("{"), "is finished, and config.yaml cannot be read; force=true"),
         (lambda run: (run / "summary.json").write_text("{"), "summary.json: not JSON"),
         (lambda run: write_json(run / "manifest.json", {"schema": 99}), "schema version 99 is unknown"),
     ],
-    ids=["manifest", "metrics", "summary", "schema"],
+    ids=["manifest", "metrics", "config", "summary", "schema"],
 )
 def test_a_half_deleted_or_unknown_run_is_named(
     spoil: Callable[[Path], object], says: str, vrbench: Call, tmp_path: Path, capfd: Capture
