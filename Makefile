@@ -11,7 +11,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-curvature chaos docs clean
+.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-curvature bench-scaling chaos docs clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -57,6 +57,9 @@ bench-optim: $(VENV)/.dev ## VRAdam's step against torch's AdamW
 
 bench-curvature: $(VENV)/.dev  ## our eigensolver against others
 	$(BIN)/python scripts/bench/curvature.py
+
+bench-scaling: $(VENV)/.dev  ## time and memory against runs, parameters, tensors, seeds, tokens, steps: twenty minutes
+	$(BIN)/python scripts/bench/scaling.py
 
 # These look at the wall's clock: nothing runs beside them.
 TIMED := tests/stress/test_long.py tests/stress/test_network.py
