@@ -55,7 +55,7 @@ MEASURES: dict[str, Measure] = {
     "where new runs lie": Measure("runs", records.new_runs, rounds=1, warm_up=0),
     "index, first": Measure("runs", records.first_index, rounds=1, warm_up=0),
     "index, again": Measure("runs", records.index),
-    "report table, 8 seeds an arm": Measure("runs", records.report("table", "arms"), whole=True),
+    "report table, 5 seeds an arm": Measure("runs", records.report("table", "arms"), whole=True),
     "report table, 2 arms": Measure("runs", records.report("table", "seeds"), whole=True),
     "report compare, 2 arms": Measure("runs", records.report("compare", *records.OPTIMIZERS, "seeds"), whole=True),
     "load(…).summary()": Measure("runs", records.summary, rounds=2),

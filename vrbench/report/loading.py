@@ -168,7 +168,6 @@ class _Columns:
             if len(column) < self._count:
                 self._fractions.add(key)
                 column.extend(itertools.repeat(math.nan, self._count - len(column)))
-            if isinstance(column, array):
-                column = np.array(column, dtype=np.float64 if key in self._fractions else np.int64)
-            found[key] = column
+            kind = np.float64 if key in self._fractions else np.int64
+            found[key] = np.array(column, dtype=kind) if isinstance(column, array) else column
         return found
