@@ -117,6 +117,13 @@ def test_a_torn_last_line_is_written_again(stopped: Path, vrbench: Call, capfd: 
     assert capfd.readouterr().err == ""
 
 
+def test_rows_are_read_for_a_logger_alone(stopped: Path, vrbench: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "read_rows", lambda path: pytest.fail("no logger has asked for rows"))
+        assert vrbench(*SAVING, "study=broken") == 0
+    assert goes_on(stopped, vrbench) == 12
+
+
 def test_the_length_noted_right_after_a_resume_is_the_files(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(path)

@@ -74,7 +74,8 @@ def standing(run: RunInfo, force: Force) -> Standing:
             f"{run.directory}: holds a run of another config ({'; '.join(other[:3])}{more}); "
             "take another study= or results_dir=, or force=true to train over it"
         )
-    changed = tuple(changed_since(manifest.get("code", {})))
+    code = manifest.get("code", {})
+    changed = () if code == run.code else tuple(changed_since(code))  # looks for every file again
     if over:
         if changed and force == "changed":
             return Standing("anew", f"its code has changed since ({', '.join(changed)}): trained again")
