@@ -104,10 +104,9 @@ def curve(arm: Arm, key: str, most: int = MOST_POINTS, over: Over = "step") -> C
     if len(grid) > most:
         edges = np.linspace(grid[0], grid[-1], most + 1)
         part = np.clip(np.searchsorted(edges, grid, side="right") - 1, 0, most - 1)
-        starts = np.unique(part, return_index=True)[1]  # the steps are sorted
-        stretches = [slice(start, end) for start, end in zip(starts, [*starts[1:], len(grid)], strict=True)]
-        grid = np.array([grid[stretch].mean() for stretch in stretches])
-        values = np.stack([_mean(values[:, stretch]) for stretch in stretches], axis=1)
+        stretches = np.split(np.arange(len(grid)), np.unique(part, return_index=True)[1][1:])  # steps are sorted
+        grid = np.array([grid[places].mean() for places in stretches])
+        values = np.stack([_mean(values[:, places]) for places in stretches], axis=1)
     tuning = _tunings(arm, [run for run, _, _ in own])
     if tuning is not None:
         values = np.stack([_mean(values[tuning == each].T) for each in np.unique(tuning)])
