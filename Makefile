@@ -11,7 +11,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-tokens bench-curvature bench-start chaos docs clean
+.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-tokens bench-curvature bench-start bench-scaling chaos docs clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -64,6 +64,9 @@ bench-curvature: $(VENV)/.dev  ## our eigensolver against others
 bench-start: $(VENV)/.dev ## start-up, and where a run's processor time goes
 	$(BIN)/python scripts/bench/command_line.py
 	$(BIN)/python scripts/bench/run_profile.py
+
+bench-scaling: $(VENV)/.dev  ## time and memory against runs, parameters, tensors, seeds, tokens, steps: twenty minutes
+	$(BIN)/python scripts/bench/scaling.py
 
 # These look at the wall's clock: nothing runs beside them.
 TIMED := tests/stress/test_long.py tests/stress/test_network.py

@@ -9,7 +9,6 @@ read and then remembered, in wall seconds of this process. Writes results/bench/
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import subprocess
@@ -18,13 +17,12 @@ import tempfile
 from pathlib import Path
 
 import timing
+from many_runs import START, many_runs
 
 from vrbench.runs.content import content_hash
 
-START = "import sys; from vrbench.app.main import main; main()"
 INDEX = "import sys; from pathlib import Path; from vrbench.runs.index import read_index; read_index(Path(sys.argv[1]))"
 TABLE = "from vrbench.report.main import main; main()"
-SEEDS_AN_ARM = 8
 RUN = ("task=digits", "trainer.max_steps=1", "logger=none")
 BAR = 3.0
 """Seconds that such a run may take: what is imported is needed."""
@@ -61,26 +59,6 @@ def start_up(number: int, rounds: int) -> dict[str, float]:
     further = (min(taken["process"] for taken in many) - min(one)) / (number - 1)
     booked = min(taken["booked"] for taken in many)
     return {"a run": min(single), "a further run": further, "its training": booked, "import torch": min(torch)}
-
-
-def many_runs(root: Path, number: int) -> None:
-    """So many run folders, copies of one that is trained here but for seed and learning rate."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = (f"results_dir={folder}", "logger=none", "trainer.max_steps=20")
-        subprocess.run([sys.executable, "-c", START, *run], cwd=timing.ROOT, stdout=subprocess.DEVNULL, check=True)
-        (source,) = (path.parent for path in Path(folder).glob("*/*/summary.json"))
-        manifest, summary = (json.loads((source / name).read_text()) for name in ("manifest.json", "summary.json"))
-        config = (source / "config.yaml").read_text()
-    if "lr: 0.001" not in config:
-        raise ValueError("many_runs: the default optimizer's rate is not 0.001")
-    for place in range(number):
-        arm, seed = divmod(place, SEEDS_AN_ARM)
-        made = root / f"study{arm % 7}" / f"run-{arm}-s{seed}"
-        made.mkdir(parents=True)
-        own = {**manifest, "seed": seed, "arm": f"{arm:08x}", "name": made.name}
-        (made / "manifest.json").write_text(json.dumps(own))
-        (made / "summary.json").write_text(json.dumps(summary))
-        (made / "config.yaml").write_text(config.replace("lr: 0.001", f"lr: {(arm + 1) / 1e6}"))
 
 
 def many_files(root: Path, number: int) -> None:

@@ -16,9 +16,12 @@ import pytest
 import yaml
 from own_rule import stop_at
 
-from vrbench.app import study
+from vrbench.app import study, sweepers
+from vrbench.app.config import seeded
 from vrbench.app.jobs import RunFailed
+from vrbench.app.run import can_have_another_seed, with_seed
 from vrbench.app.sweepers import with_own
+from vrbench.runs import standing
 from vrbench.runs.records import find_runs
 
 Call = Callable[..., int]
@@ -77,6 +80,70 @@ def test_a_sweep_says_what_it_will_do_and_what_broke(
     assert "study default" in said.out
     assert {run.status for run in find_runs(tmp_path)} == {"finished"}
     assert not list(tmp_path.rglob("multirun.yaml"))
+
+
+def test_a_sweep_that_is_over_composes_an_arm_once_and_launches_nothing(
+    vrbench: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But what a crash after the end of a run has left to mend."""
+    composed: list[object] = []
+    launched: list[object] = []
+    compose, launch = sweepers.Grid.compose, sweepers.Grid.launch
+    monkeypatch.setattr(sweepers.Grid, "compose", lambda self, job: [composed.append(job), compose(self, job)][1])
+    monkeypatch.setattr(sweepers.Grid, "launch", lambda self, jobs: [launched.extend(jobs), launch(self, jobs)][1])
+    words = ["-m", "optimizer=adamw,sgd", "seed=range(3)", *SHORT]
+
+    def counts() -> tuple[int, int]:
+        composed.clear()
+        launched.clear()
+        assert vrbench(*words) == 0
+        return len(composed), len(launched)
+
+    assert counts() == (2, 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(standing, "changed_since", lambda code: pytest.fail("code that is today's was looked for"))
+        assert counts() == (2, 0)
+    (left,) = tmp_path.glob("default/*-sgd-*-s1-*")
+    (left / "checkpoint").mkdir()
+    assert counts() == (2, 1)
+    assert not (left / "checkpoint").exists()
+    (tmp_path / "default" / left.name / "summary.json").unlink()
+    assert counts() == (2, 1)
+    assert {run.status for run in find_runs(tmp_path)} == {"finished"}
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (["model=lstm", "task=pydoc"], True),
+        (["optimizer=mars"], True),
+        (["task.data.split_seed=${seed}"], True),
+        (["study=s${seed}"], False),
+        (["trainer.max_steps=${seed}"], False),
+        (["task.data.train_size=${task.data.split_seed}", "task.data.split_seed=${seed}"], False),
+        (["task.data.train_size=${oc.select:seed}"], False),
+    ],
+)
+def test_another_seed_in_a_config_is_the_config_of_another_seed(
+    words: list[str], allowed: bool, vrbench: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+
+    def instead(self: sweepers.Grid, jobs: list[list[str]], at_a_time: None) -> tuple[list[Path], int]:
+        composed = [self.compose(job) for job in jobs]
+        found.append(seeded(composed[0]))
+        runs = [self._prepared(one) for one in composed]
+        if allowed:
+            assert can_have_another_seed(runs[0])
+            assert [with_seed(runs[0], run.info.seed) for run in runs] == runs
+        assert [(one.directory, one.seed) for one in self.check(jobs)] == [
+            (run.info.directory, run.info.seed) for run in runs
+        ]
+        return [], 0
+
+    monkeypatch.setattr(sweepers.Grid, "run_all", instead)
+    assert vrbench("-m", "seed=77,123,1000", "logger=none", *words) == 0
+    assert found == [allowed]
 
 
 def test_a_stopped_sweep_says_how_far_it_came(tmp_path: Path) -> None:

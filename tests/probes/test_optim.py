@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+import torch
 from toy import fit, trainer
 
+from vrbench.contracts import Moment
 from vrbench.probes.optim import OptimProbe, global_norm
 
 
@@ -24,3 +29,19 @@ def test_the_optim_probe_reports_norms_and_rates() -> None:
     assert row["optim/update_norm"] == pytest.approx(0.05 * row["optim/grad_norm"], rel=1e-5)
     assert row["optim/param_norm"] == pytest.approx(float(global_norm(subject.model.parameters())))
     assert "optim/gate" not in row
+
+
+def test_a_logged_step_holds_one_copy_of_the_parameters() -> None:
+    """And no second one for the update."""
+    parameter = torch.zeros(1_000_000, requires_grad=True)
+    parameter.grad = torch.ones_like(parameter)
+    probe, moment = OptimProbe(), Moment(step=1, logged=True)
+    training: Any = SimpleNamespace(optimizer=torch.optim.SGD([parameter], lr=0.5))
+    probe.attach(training)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        probe.before_step(moment)
+        training.optimizer.step()
+        found = probe.after_step(moment)
+    assert found["optim/update_norm"] == pytest.approx(500.0)
+    taken = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert sum(size >= parameter.nbytes for size in taken) == 1

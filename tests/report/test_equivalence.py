@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -52,3 +53,25 @@ def test_diverged_runs_and_nothing() -> None:
     assert all(map(math.isnan, signed_rank([], 0.1)))
     with pytest.raises(ValueError, match="smallest=-1"):
         signed_rank([1.0], -1)
+
+
+@pytest.mark.parametrize(("units", "smallest"), [(1, 0.0), (7, 0.02), (24, 0.01), (40, 0.0)])
+def test_the_numbers_are_those_of_a_matrix_of_all_pairs(units: int, smallest: float) -> None:
+    """Gains are rounded, so that many sums lie on the threshold."""
+    gains = np.random.default_rng(units).normal(0.004, 0.02, units).round(2)
+    sums = np.add.outer(*2 * [np.array([0.0, *gains])])
+    weights = np.random.default_rng(0).dirichlet([PRIOR, *np.ones(units)], 20_000)
+    up, down = (
+        np.einsum("ij,ij->i", weights @ beyond.astype(float), weights)
+        for beyond in (sums > 2 * smallest, sums < -2 * smallest)
+    )
+    counts = np.bincount(np.argmax([up, 1 - up - down, down], axis=0), minlength=3)
+    assert signed_rank(gains, smallest) == tuple(counts / 20_000)
+
+
+def test_many_units_need_no_matrix_of_their_pairs() -> None:
+    tracemalloc.start()
+    signed_rank(np.random.default_rng(0).normal(size=3000), 0.1)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3000**2 * 8 / 4

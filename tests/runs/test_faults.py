@@ -117,6 +117,13 @@ def test_a_torn_last_line_is_written_again(stopped: Path, vrbench: Call, capfd: 
     assert capfd.readouterr().err == ""
 
 
+def test_rows_are_read_for_a_logger_alone(stopped: Path, vrbench: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "read_rows", lambda path: pytest.fail("no logger has asked for rows"))
+        assert vrbench(*SAVING, "study=broken") == 0
+    assert goes_on(stopped, vrbench) == 12
+
+
 def test_the_length_noted_right_after_a_resume_is_the_files(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(path)
@@ -238,10 +245,11 @@ def test_a_finished_runs_left_over_checkpoint_is_removed(vrbench: Call, tmp_path
     [
         (lambda run: (run / "manifest.json").unlink(), "is finished, and manifest.json is gone; force=true"),
         (lambda run: (run / "metrics.jsonl").unlink(), "is finished, and metrics.jsonl is gone; force=true"),
+        (lambda run: (run / "config.yaml").write_text("{"), "is finished, and config.yaml cannot be read; force=true"),
         (lambda run: (run / "summary.json").write_text("{"), "summary.json: not JSON"),
         (lambda run: write_json(run / "manifest.json", {"schema": 99}), "schema version 99 is unknown"),
     ],
-    ids=["manifest", "metrics", "summary", "schema"],
+    ids=["manifest", "metrics", "config", "summary", "schema"],
 )
 def test_a_half_deleted_or_unknown_run_is_named(
     spoil: Callable[[Path], object], says: str, vrbench: Call, tmp_path: Path, capfd: Capture

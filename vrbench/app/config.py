@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +24,8 @@ SEARCHABLE = ("schedule", "model", "trainer")
 """Config groups whose YAMLs a search may choose among; a search is of one task and one optimizer."""
 SEARCHED = "_search_"
 """Key of an optimizer's YAML that says what a search of it varies: no argument of the optimizer."""
+_REFERENCE = re.compile(r"\$\{[\w.]+\}")
+"""The name of another key, as an interpolation writes it."""
 _OWN_SPACE = "sweep/space@hydra.sweeper.space"
 
 
@@ -29,6 +33,47 @@ def follows_seed(cfg: DictConfig) -> tuple[str, ...]:
     """The keys that a user set to the seed, `task.data.split_seed=${seed}`: they differ within one arm."""
     raw = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
     return tuple(".".join(path) for path, value in leaves(raw) if value == FOLLOWS)
+
+
+def seeded(cfg: DictConfig) -> bool:
+    """Whether another seed changes nothing in the config's own part but `seed` and what `follows_seed` names of a task.
+
+    To be asked of a config before it is typed. False where that is not plain to see: another interpolation than the
+    name of a number or word, or one whose value is the seed's.
+    """
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    follows, seed = follows_seed(cfg), cfg.get("seed")
+    if type(seed) is not int or not all(key.startswith("task.") for key in follows):
+        return False
+    for key, written, value in _written(OmegaConf.to_container(own), OmegaConf.to_container(own, resolve=True)):
+        plain_name = _REFERENCE.fullmatch(written) and not isinstance(value, (Mapping, list)) and value != seed
+        if not plain_name and not (written == FOLLOWS and key in follows):
+            return False
+    return True
+
+
+def _written(raw: Any, resolved: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, str, Any]]:
+    """Key, text and value of all interpolations."""
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            yield from _written(value, resolved[key], (*at, str(key)))
+    elif isinstance(raw, list):
+        for number, value in enumerate(raw):
+            yield from _written(value, resolved[number], (*at, str(number)))
+    elif isinstance(raw, str) and "${" in raw:
+        yield ".".join(at), raw, resolved
+
+
+def other_seed(config: Mapping[str, Any], follows: Iterable[str], seed: int) -> dict[str, Any]:
+    """The config with another seed, which keys in `follows` have too."""
+    made = copy.deepcopy(dict(config))
+    for key in ("seed", *follows):
+        *above, last = key.split(".")
+        node: Any = made
+        for part in above:
+            node = node[int(part)] if isinstance(node, list) else node[part]
+        node[int(last) if isinstance(node, list) else last] = seed
+    return made
 
 
 def typed(cfg: DictConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,13 @@ from vrbench.app.progress import Job, words_of
 from vrbench.runs import records
 from vrbench.runs.identity import decides
 from vrbench.runs.standing import SKIPPED
+from vrbench.runs.writer import cut_copies
 
 NAMED_ALREADY = ("task", "optimizer", "seed", "study", "experiment", "sweep")
 """Keys that a run's line needs no word for: it has one, or all runs have the same."""
+
+
+_SEED = re.compile(r"seed=(0|[1-9]\d*)")
 
 
 class RunFailed(Exception):
@@ -54,9 +59,23 @@ class Checked:
         return records.is_over(self.directory)
 
     @property
+    def settled(self) -> bool:
+        """Whether there is nothing to do for it: it is over, and no crash after its end has left anything to mend."""
+        over = self.action == "skip" and not (self.directory / "checkpoint").exists()
+        return over and not cut_copies(self.directory)
+
+    @property
     def saved(self) -> bool:
         """Whether it can be gone on with."""
         return not self.over and any((self.directory / "checkpoint").glob("*.pt"))
+
+
+def seed_apart(job: Sequence[str]) -> tuple[tuple[str, ...], int | None]:
+    """The overrides of a job without its seed, and the seed where it is given as a whole number: else all, and None."""
+    seeds = [word for word in job if _SEED.fullmatch(word)]
+    if len(seeds) != 1:
+        return tuple(job), None
+    return tuple(word for word in job if word != seeds[0]), int(seeds[0].removeprefix("seed="))
 
 
 def planned(runs: Sequence[Checked]) -> str:

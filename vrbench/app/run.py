@@ -22,13 +22,13 @@ from omegaconf import DictConfig
 
 from vrbench.app import targets
 from vrbench.app.assembly import build, check_metric, instantiate, watch_of
-from vrbench.app.config import GROUPS, KEYS, RUN_WIDE, follows_seed, plain, typed
+from vrbench.app.config import GROUPS, KEYS, RUN_WIDE, follows_seed, other_seed, plain, typed
 from vrbench.app.project import refuse_twins
 from vrbench.app.refusals import ConfigError, NotInstalled, checked, errors_at, offer, say
 from vrbench.app.signals import StopSignals
 from vrbench.contracts import RunInfo, RunSettings, TrainerSettings
 from vrbench.runs import records
-from vrbench.runs.identity import decides, identify
+from vrbench.runs.identity import decides, identify, local_data
 from vrbench.runs.redact import hide
 from vrbench.runs.source import code_of
 from vrbench.runs.standing import Standing, check_study, standing
@@ -77,6 +77,23 @@ def prepare(cfg: DictConfig) -> Prepared:
         return Prepared(info, training, standing(info, settings.force))
 
 
+def can_have_another_seed(run: Prepared) -> bool:
+    """Whether what follows the seed is the seed as it is, in a config of which `vrbench.app.config.seeded` is true."""
+    info = run.info
+    return repr(other_seed(info.config, info.follows_seed, info.seed)) == repr(info.config)
+
+
+def with_seed(run: Prepared, seed: int) -> Prepared:
+    """`prepare` of the same config with another seed, where it can have one. Raises as that does."""
+    info = run.info
+    config = other_seed(info.config, info.follows_seed, seed)
+    settings = checked(RunSettings, {key: config[key] for key in RUN_WIDE}, "")
+    alike = {key: getattr(info, key) for key in ("choices", "label", "follows_seed", "data", "code", "tuned")}
+    other = _info(settings, config, **alike)
+    with errors_at(""):
+        return Prepared(other, run.training, standing(other, settings.force))
+
+
 def run(cfg: DictConfig) -> Path:
     """Train the run that the config describes, unless it is finished already; returns its folder. Raises as `prepare`
     does, before any folder exists."""
@@ -108,25 +125,27 @@ def _identity(cfg: DictConfig, settings: RunSettings) -> RunInfo:
     follows = follows_seed(cfg)
     config = typed(cfg)
     with errors_at(""):
-        identity = identify(config, follows_seed=follows)
+        data = local_data(config)
     chosen = HydraConfig.get()
     choices = {group: str(chosen.runtime.choices[group]) for group in GROUPS}
     label = _label(choices["optimizer"], chosen.overrides.task, follows)
-    directory = _directory(settings, choices, label, identity.id)
+    alike = {"choices": choices, "label": label, "follows_seed": follows, "data": data}
+    return _info(settings, config, **alike, code=code_of(config), tuned=_tuned(chosen.sweeper))
+
+
+def _info(settings: RunSettings, config: dict[str, Any], **alike: Any) -> RunInfo:
+    """The run of a config; `alike` is what runs that differ in the seed alone have in common."""
+    identity = identify(config, follows_seed=alike["follows_seed"], data=alike["data"])
+    directory = _directory(settings, alike["choices"], alike["label"], identity.id)
     return RunInfo(
-        identity.id,
-        identity.arm,
-        directory.name,
-        settings.study,
-        directory,
-        config,
-        choices,
-        settings.seed,
-        label=label,
-        follows_seed=follows,
-        data=identity.data,
-        code=code_of(config),
-        tuned=_tuned(chosen.sweeper),
+        id=identity.id,
+        arm=identity.arm,
+        name=directory.name,
+        study=settings.study,
+        directory=directory,
+        config=config,
+        seed=settings.seed,
+        **alike,
     )
 
 

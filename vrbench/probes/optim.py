@@ -38,7 +38,8 @@ class OptimProbe:
         if not moment.logged:
             return {}
         after = [p.detach() for p in self._parameters]
-        update_norm = global_norm(torch._foreach_sub(after, self._before))
+        torch._foreach_sub_(self._before, after)  # in the copy's place: it is the update but for its sign
+        update_norm = global_norm(self._before)
         del self._before
         group = self._optimizer.param_groups[0]
         rates = {"lr": group["lr"], "effective_lr": group["lr"]}

@@ -6,6 +6,7 @@ Of a method that was tuned several times each tuning is one observation: the mea
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,11 +73,11 @@ def columns(run: Run) -> Mapping[str, tuple[ndarray, ndarray]]:
 def _columns(path: Path, mtime: int, size: int) -> dict[str, tuple[ndarray, ndarray]]:
     import numpy as np
 
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    found: dict[str, tuple[array[float], array[float]]] = {}
     for row in read_rows(path):
         for key, value in row.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
-                steps, values = found.setdefault(key, ([], []))
+                steps, values = found.setdefault(key, (array("d"), array("d")))
                 steps.append(float(row["step"]))
                 values.append(float(value))
     return {key: (np.array(steps), np.array(values)) for key, (steps, values) in found.items()}
@@ -103,9 +104,9 @@ def curve(arm: Arm, key: str, most: int = MOST_POINTS, over: Over = "step") -> C
     if len(grid) > most:
         edges = np.linspace(grid[0], grid[-1], most + 1)
         part = np.clip(np.searchsorted(edges, grid, side="right") - 1, 0, most - 1)
-        kept = np.unique(part)
-        grid = np.array([grid[part == each].mean() for each in kept])
-        values = np.stack([_mean(values[:, part == each]) for each in kept], axis=1)
+        stretches = np.split(np.arange(len(grid)), np.unique(part, return_index=True)[1][1:])  # steps are sorted
+        grid = np.array([grid[places].mean() for places in stretches])
+        values = np.stack([_mean(values[:, places]) for places in stretches], axis=1)
     tuning = _tunings(arm, [run for run, _, _ in own])
     if tuning is not None:
         values = np.stack([_mean(values[tuning == each].T) for each in np.unique(tuning)])

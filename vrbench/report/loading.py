@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,14 +73,16 @@ class Runs:
         """
         import pandas
 
-        rows = [{**head, **row} for head, run in self._heads() for row in run.rows()]
-        frame = pandas.DataFrame(rows)
+        columns = _Columns(keys)
+        for head, run in self._heads():
+            columns.add(head, run.rows())
+        if missing := [key for key in keys if key not in columns.seen]:
+            there = ", ".join(key for key in columns.seen if key != "step")
+            raise KeyError(f"{', '.join(missing)}: no run has logged it; there are {there}")
+        frame = pandas.DataFrame(columns.whole())
         if not keys:
             return frame
-        if missing := [key for key in keys if key not in frame]:
-            raise KeyError(f"{', '.join(missing)}: no run has logged it; there are {', '.join(frame.columns[8:])}")
-        found = frame[[*frame.columns[:8], *keys]].dropna(subset=list(keys), how="all")
-        return found.reset_index(drop=True)
+        return frame[[*columns.heads, "step", *keys]].dropna(subset=list(keys), how="all").reset_index(drop=True)
 
     def _heads(self) -> Iterator[tuple[dict[str, Any], Run]]:
         for part in self._parts:
@@ -112,3 +117,57 @@ class Runs:
 
         found = figures.drawn(self.arms, kind, View(only=tuple(arms), metric=metric))
         return [axes for figure in found for axes in figure.axes]
+
+
+class _Columns:
+    """Rows of runs as columns, eight bytes a number: as dictionaries a million rows are gigabytes."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._wanted = {"step", *keys} if keys else None
+        self.heads: dict[str, list[Any]] = {}
+        self.seen: dict[str, None] = {}
+        """Every metric, in the order in which they are met."""
+        self._values: dict[str, MutableSequence[Any]] = {}
+        self._fractions: set[str] = set()
+        self._count = 0
+
+    def add(self, head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+        """The rows of one run; `head` is what all of them say."""
+        before = self._count
+        for row in rows:
+            for key, value in row.items():
+                if key not in self.seen:
+                    self.seen[key] = None
+                if self._wanted is None or key in self._wanted:
+                    self._put(key, value)
+            self._count += 1
+        for key, value in head.items():
+            self.heads.setdefault(key, []).extend(itertools.repeat(value, self._count - before))
+
+    def _put(self, key: str, value: Any) -> None:
+        column = self._values.setdefault(key, array("d"))
+        if len(column) < self._count:
+            self._fractions.add(key)
+            column.extend(itertools.repeat(math.nan, self._count - len(column)))
+        if type(value) is not int:
+            self._fractions.add(key)
+        try:
+            column.append(value)
+        except TypeError:  # a word
+            self._values[key] = [*column, value]
+
+    def whole(self) -> dict[str, Any]:
+        """All columns, of one length: NaN where a row has none, whole numbers where all rows have such."""
+        import numpy as np
+
+        if not self._count:
+            return {}
+        found: dict[str, Any] = dict(self.heads)
+        for key in filter(self._values.__contains__, self.seen):
+            column = self._values[key]
+            if len(column) < self._count:
+                self._fractions.add(key)
+                column.extend(itertools.repeat(math.nan, self._count - len(column)))
+            kind = np.float64 if key in self._fractions else np.int64
+            found[key] = np.array(column, dtype=kind) if isinstance(column, array) else column
+        return found

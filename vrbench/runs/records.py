@@ -7,12 +7,14 @@ checkpoint notes its length, so that a resumed run cuts off rows that it will wr
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -27,6 +29,9 @@ SCHEMA = 2
 SCHEMAS = (1, 2)
 """Versions that this vrbench reads. Runs of version 1 have another identity: they are shown, and trained again."""
 OVER = ("finished", "diverged")
+_BLOCK = 1 << 20
+_SETTLED_NS = 2_000_000_000
+"""A folder that was changed less long ago may change again without its time telling."""
 
 
 class CannotWrite(OSError):
@@ -97,7 +102,7 @@ class MetricsFile:
         except OSError as error:
             raise CannotWrite(error.errno, error.strerror, str(path)) from error
         self._file.seek(0)
-        self._hash = _hashed(self._file.read(length))
+        self._hash = _hashed(self._file, length)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row; it is in the file, for other processes to read, when this returns. Raises CannotWrite."""
@@ -126,17 +131,20 @@ class MetricsFile:
 
 def check_rows(path: Path, noted: Mapping[str, Any]) -> None:
     """Raises ValueError where a metrics.jsonl does not begin with the rows that `MetricsFile.sync` saw."""
-    try:
-        with open(path, "rb") as file:
-            rows = file.read(noted["length"])
-    except FileNotFoundError:
-        rows = b""
-    if len(rows) != noted["length"] or _hashed(rows).hexdigest() != noted["hash"]:
+    with open(path, "rb") if path.exists() else io.BytesIO() as file:
+        found = _hashed(file, noted["length"]).hexdigest()
+        length = file.tell()
+    if length != noted["length"] or found != noted["hash"]:
         raise ValueError(f"{path.name} is not the one that it was written beside")
 
 
-def _hashed(data: bytes) -> hashlib.blake2b:
-    return hashlib.blake2b(data, digest_size=16)
+def _hashed(file: IO[bytes], length: int) -> hashlib.blake2b:
+    """The hash of the next `length` bytes, or of as many as there are."""
+    found = hashlib.blake2b(digest_size=16)
+    while length > 0 and (block := file.read(min(length, _BLOCK))):
+        found.update(block)
+        length -= len(block)
+    return found
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -249,8 +257,16 @@ def run_folder(study: Path, name: str, run_id: str) -> Path:
     folder = study / name
     if folder.exists() or not study.is_dir():
         return folder
-    same = (path for path in study.iterdir() if path.name.endswith(f"-{run_id}"))
-    return min(same, default=folder)
+    changed = study.stat().st_mtime_ns
+    settled = changed < time.time_ns() - _SETTLED_NS
+    same = (_names_by_id if settled else _names_by_id.__wrapped__)(str(study), changed).get(run_id)
+    return folder if same is None else study / same
+
+
+@lru_cache(maxsize=16)
+def _names_by_id(study: str, changed: int) -> dict[str, str]:
+    """The names in a study's folder by the id that they end with; `changed` tells the memory that there are others."""
+    return {name.rpartition("-")[2]: name for name in sorted(os.listdir(study), reverse=True) if "-" in name}
 
 
 def pictures(folder: Path, last_step: int) -> dict[int, Path]:

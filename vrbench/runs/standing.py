@@ -63,7 +63,10 @@ def standing(run: RunInfo, force: Force) -> Standing:
     manifest = _manifest(run)
     if manifest is None or manifest["schema"] != records.SCHEMA:
         return Standing("train")
-    if other := _other_config(run, manifest):
+    stored = _stored(run)
+    if over and stored is None:
+        raise ValueError(f"{folder}: is finished, and config.yaml cannot be read; force=true trains it again")
+    if other := _other_config(run, manifest, stored):
         if force is True:
             return Standing("anew", f"its folder held another config ({'; '.join(other[:3])}): begun anew")
         more = f" (and {len(other) - 3} more)" if len(other) > 3 else ""
@@ -71,11 +74,12 @@ def standing(run: RunInfo, force: Force) -> Standing:
             f"{run.directory}: holds a run of another config ({'; '.join(other[:3])}{more}); "
             "take another study= or results_dir=, or force=true to train over it"
         )
-    changed = tuple(changed_since(manifest.get("code", {})))
+    code = manifest.get("code", {})
+    changed = () if code == run.code else tuple(changed_since(code))  # looks for every file again
     if over:
         if changed and force == "changed":
             return Standing("anew", f"its code has changed since ({', '.join(changed)}): trained again")
-        return Standing("skip", _skipped(run, changed))
+        return Standing("skip", _skipped(run, changed, stored or {}))
     if not changed or not list((folder / "checkpoint").glob("*.pt")):
         return Standing("train")
     if force in (True, "changed"):
@@ -96,21 +100,27 @@ def _manifest(run: RunInfo) -> dict[str, Any] | None:
         return None
 
 
-def _other_config(run: RunInfo, manifest: Mapping[str, Any]) -> list[str]:
-    """The keys, with both values, at which the folder's config is not the one that is asked for."""
+def _stored(run: RunInfo) -> dict[str, Any] | None:
+    """The folder's config; None where there is none to read, as where a process died before it was there."""
     try:
-        stored = yaml.safe_load((run.directory / "config.yaml").read_bytes())
+        text = (run.directory / "config.yaml").read_bytes()
+        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
     except (FileNotFoundError, yaml.YAMLError):
-        return []  # a process died before it was there, and it is written anew
+        return None
+
+
+def _other_config(run: RunInfo, manifest: Mapping[str, Any], stored: Mapping[str, Any] | None) -> list[str]:
+    """The keys, with both values, at which the folder's config is not the one that is asked for."""
+    if stored is None:
+        return []
     there, asked = relevant(stored, manifest.get("data", {})), relevant(run.config, run.data)
     hidden = {key for key, value in there.items() if isinstance(value, str) and HIDDEN in value}
     known = [{key: value for key, value in side.items() if key not in hidden} for side in (there, asked)]
     return differences(*known)
 
 
-def _skipped(run: RunInfo, changed: tuple[str, ...]) -> str:
+def _skipped(run: RunInfo, changed: tuple[str, ...], stored: Mapping[str, Any]) -> str:
     """What the line of a skipped run says after its status: what it is not, and how to have it."""
-    stored = yaml.safe_load((run.directory / "config.yaml").read_bytes())
     summary = records.Run(run.directory).summary or {}
     if changed:
         return f"already, skipped; its code has changed since ({', '.join(changed)}): force=changed trains it again"

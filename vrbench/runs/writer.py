@@ -120,8 +120,8 @@ class RunWriter:
             **self._manifest,
         }
         records.write_json(folder / "manifest.json", self._manifest)
-        rows = list(records.read_rows(folder / "metrics.jsonl"))
-        self._tell(lambda logger: logger.start(self.run, total_steps, rows))
+        rows = records.Run(folder).rows  # read anew for each: a million are gigabytes
+        self._tell(lambda logger: logger.start(self.run, total_steps, rows()))
         return state
 
     def check(self, state: Mapping[str, Any]) -> None:
