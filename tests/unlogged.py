@@ -28,6 +28,7 @@ def trainer_of(
     optimizer: Callable[[Any], torch.optim.Optimizer],
     device: torch.device,
     move: Callable[[nn.Module, torch.device], nn.Module] = to_device,
+    probes: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Trainer:
     """The trainer of a task and its model, ready to step: `trainer._train_step()` is a step that is not logged."""
@@ -39,7 +40,8 @@ def trainer_of(
     model = move(model, device)
     optim = optimizer(parameters_of(task, model))
     lengths = {"epochs": None, "max_steps": STEPS, "log_every": STEPS, "eval_every": STEPS, "device": str(device)}
-    parts = (task, model, optim, constant(optim, STEPS), {"optim": OptimProbe()}, Streams(0, device))
+    probes = {"optim": OptimProbe(), **(probes or {})}
+    parts = (task, model, optim, constant(optim, STEPS), probes, Streams(0, device))
     trainer = Trainer(settings(**{**lengths, **changes}), *parts)
     trainer._train_mode()
     return trainer

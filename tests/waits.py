@@ -122,10 +122,8 @@ class _Calls(TorchFunctionMode):
         kwargs, waits = kwargs or {}, self._waits
         if func in TO_HOST and args[0].device.type == "cpu" and waits.holds(args[0]):
             waits.note(func.__name__)
-        quiet, waits.quiet = (
-            waits.quiet,
-            waits.quiet or func is functional.one_hot,
-        )  # it looks at its input on CPUs only
+        quiet = waits.quiet
+        waits.quiet = quiet or func is functional.one_hot  # it looks at its input on the CPU alone
         try:
             result = func(*args, **kwargs)
         finally:
