@@ -61,9 +61,9 @@ class GPT2(nn.Module):
             bos_token_id=None,
             eos_token_id=None,
             use_cache=False,
-            attn_implementation=UNMASKED,
         )
         self.network = GPT2LMHeadModel(config)
+        self.network.set_attn_implementation(UNMASKED)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.network(input_ids=tokens, use_cache=False).logits

@@ -14,7 +14,8 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self._take_in = get_ema_multi_avg_fn(decay)
+        super().__init__(model, multi_avg_fn=self._take_in)
 
     def update_parameters(self, model: nn.Module) -> None:
         """Take the model's weights in."""
@@ -22,7 +23,7 @@ class MovingAverage(AveragedModel):
         if self.n_averaged == 0 or not all(average.is_floating_point() for average in averages):
             super().update_parameters(model)
             return
-        self.multi_avg_fn(averages, [parameter.detach() for parameter in model.parameters()], self.n_averaged)
+        self._take_in(averages, [parameter.detach() for parameter in model.parameters()], self.n_averaged)
         for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             average.detach().copy_(buffer.detach())
         self.n_averaged += 1
