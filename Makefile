@@ -11,7 +11,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-curvature chaos docs clean
+.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-curvature gpu chaos docs clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -57,6 +57,10 @@ bench-optim: $(VENV)/.dev ## VRAdam's step against torch's AdamW
 
 bench-curvature: $(VENV)/.dev  ## our eigensolver against others
 	$(BIN)/python scripts/bench/curvature.py
+
+gpu: $(VENV)/.dev         ## on a machine with CUDA: the tests that need it, then VRAdam and the trainer against their bars
+	$(BIN)/python -m pytest -m gpu tests/gpu -rs $(ARGS)
+	$(BIN)/python scripts/bench/gpu.py
 
 # These look at the wall's clock: nothing runs beside them.
 TIMED := tests/stress/test_long.py tests/stress/test_network.py
