@@ -36,8 +36,8 @@ def test_bfloat16_channels_last_compile(vrbench: Callable[..., int], tmp_path: P
     found = records(tmp_path)
     for run in found.values():
         assert run["summary"]["status"] == "finished"
-        assert run["manifest"]["device"] == "cuda"
-        assert run["manifest"]["gpu"]
+        assert run["manifest"]["machine"]["device"] == "cuda"
+        assert run["manifest"]["machine"]["gpu"]
         assert run["manifest"]["peak_device_memory_bytes"] > 0
     losses = [found[study]["summary"]["metrics"]["val/loss"] for study in ("plain", "fast")]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
@@ -49,4 +49,4 @@ def test_every_embedded_task_runs(task: str, vrbench: Callable[..., int], tmp_pa
     assert vrbench(f"task={task}", "optimizer=vradam", "trainer.device=cuda", *QUICK) == 0
     (run,) = records(tmp_path).values()
     assert run["summary"]["status"] == "finished"
-    assert run["manifest"]["device"] == "cuda"
+    assert run["manifest"]["machine"]["device"] == "cuda"
