@@ -11,7 +11,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-tokens bench-curvature bench-start bench-scaling chaos docs clean
+.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-tokens bench-curvature bench-start bench-scaling gpu chaos docs clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -67,6 +67,10 @@ bench-start: $(VENV)/.dev ## start-up, and where a run's processor time goes
 
 bench-scaling: $(VENV)/.dev  ## time and memory against runs, parameters, tensors, seeds, tokens, steps: twenty minutes
 	$(BIN)/python scripts/bench/scaling.py
+
+gpu: $(VENV)/.dev         ## on a machine with CUDA: the tests that need it, then VRAdam and the trainer against their bars
+	$(BIN)/python -m pytest -m gpu tests/gpu -rs $(ARGS)
+	$(BIN)/python scripts/bench/gpu.py
 
 # These look at the wall's clock: nothing runs beside them.
 TIMED := tests/stress/test_long.py tests/stress/test_network.py

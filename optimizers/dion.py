@@ -107,7 +107,7 @@ def dion(total: Tensor, right: Tensor, mu: float) -> tuple[Tensor, Tensor, Tenso
     Where B is 0 the step is 0 and Q as it was; of a B that is not finite all are NaN.
     """
     sketch = total @ right
-    left = torch.linalg.qr(sketch)[0] if torch.isfinite(sketch).all() else torch.full_like(sketch, torch.nan)
+    left = torch.linalg.qr(sketch.nan_to_num(0.0, 0.0, 0.0))[0].where(torch.isfinite(sketch).all(), torch.nan)
     reflected = total.T @ left
     lengths = reflected.norm(dim=0, keepdim=True)
     tiny = torch.finfo(total.dtype).tiny

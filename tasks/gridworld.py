@@ -83,6 +83,8 @@ class GridWorldFlow:
     alone after `max_moves`, and matches the reward at the stop's edge: then a flow with zero error exists.
 
     Val and test are walks of the current policy, each with a fixed seed of its own; there is no data to hold out.
+    The host waits for the device in each step: after a move it has to know which walks still move, and then how many
+    states the walks have, since the model is asked about as many.
     Metrics: `loss`, `flow_matching` (unweighted), `reward_mean`, `reward_max`, `diversity` (mean share of cells in
     which two paths differ), `entropy` (nats), `length` (moves).
     """

@@ -30,6 +30,9 @@ _CHUNK = 8192
 class HyperGrid:
     """Learn to stop in cell x of a grid with probability R(x)/Z, walking there from the corner.
 
+    A training step reads no number back to the host on grids of up to 512 states, but for flow matching, which has to
+    know which states were visited. On larger grids the host asks that after each action, and whether any walk goes on.
+
     Val and test are one and the same exact quantity: there is no data to hold out. Metrics of `evaluate`:
 
     - `l1`: Σ_x |p(x) − R(x)/Z| over all cells (0 … 2), p the exact distribution of the model's last state by forward

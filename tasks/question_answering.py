@@ -154,5 +154,5 @@ class QuestionAnswering:
         """Tokens and targets, padded to `longest`: that of the rows where it is not given."""
         if longest is None:
             longest = int(self.lengths[split][rows].max())
-        rows = rows.to(self.tokens[split].device)
+        rows = rows.to(self.tokens[split].device, non_blocking=True)
         return self.tokens[split][rows, :longest], self.targets[split][rows, :longest]

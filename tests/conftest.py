@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from vrbench.app.check import Kit
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"})
@@ -42,3 +46,18 @@ def vrbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         return 0
 
     return call
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
+    """Every part of conf/, with made-up data where it needs a path; what is cached is cached in a temporary folder."""
+    import datasets
+    from contracts.made_up import Supplies
+
+    from vrbench.app.check import Kit
+
+    folder: Path = tmp_path_factory.mktemp("kit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")
+        yield Kit(supply=Supplies(folder / "data"))

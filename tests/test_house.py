@@ -149,7 +149,7 @@ def test_no_python_file_has_more_than_400_lines() -> None:
     assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
-OTHER_TESTS = {"optimizers", "tasks", "scripts", "contracts", "stress"}
+OTHER_TESTS = {"optimizers", "tasks", "scripts", "contracts", "gpu", "stress"}
 """Folders of tests/ that are no room of vrbench/."""
 
 

@@ -9,6 +9,7 @@ read and then remembered, in wall seconds of this process. Writes results/bench/
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess

@@ -50,12 +50,14 @@ SHAPES: dict[str, Callable[[], list[torch.Size]]] = {
 }
 
 
-def build(kind: Callable[..., torch.optim.Optimizer], shapes: list[torch.Size], flags: Any) -> torch.optim.Optimizer:
+def build(
+    kind: Callable[..., torch.optim.Optimizer], shapes: list[torch.Size], flags: Any, device: str = "cpu"
+) -> torch.optim.Optimizer:
     """An optimizer over fresh parameters that all have a gradient."""
     noise = torch.Generator().manual_seed(0)
-    params = [torch.randn(shape, generator=noise).requires_grad_() for shape in shapes]
+    params = [torch.randn(shape, generator=noise).to(device).requires_grad_() for shape in shapes]
     for p in params:
-        p.grad = 0.01 * torch.randn(p.shape, generator=noise)
+        p.grad = (0.01 * torch.randn(p.shape, generator=noise)).to(device)
     return kind(params, **flags)
 
 

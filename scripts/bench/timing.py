@@ -26,11 +26,22 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time
 Result = TypeVar("Result")
 
 
-def timed(work: Callable[[], Result], clock: str = "wall") -> tuple[Result, float]:
-    """What one call returns, and the seconds that it takes."""
+def nothing() -> None:
+    """What a side is waited for with, where it is over when it returns."""
+
+
+def timed(
+    work: Callable[[], Result], clock: str = "wall", wait: Callable[[], object] = nothing
+) -> tuple[Result, float]:
+    """What one call returns, and the seconds that it takes.
+
+    `wait` waits for a device to end what it was given (`torch.cuda.synchronize`), each time before the clock is read.
+    """
     read = CLOCKS[clock]
+    wait()
     started = read()
     result = work()
+    wait()
     return result, read() - started
 
 
@@ -42,12 +53,13 @@ def in_turns(
     calls: Mapping[str, int] | None = None,
     swap: bool = False,
     clock: str = "wall",
+    wait: Callable[[], object] = nothing,
 ) -> dict[str, list[float]]:
     """Seconds a call of each side, round after round.
 
     In a round every side is called in turn, `calls` times in a row (once, where it names no number); `warm_up` untimed
     rounds of one call come first. `swap` turns the order around from round to round, against a machine that gets
-    faster or slower.
+    faster or slower. `wait` as in `timed`.
     """
     for _ in range(warm_up):
         for work in sides.values():
@@ -56,7 +68,7 @@ def in_turns(
     for number in range(rounds):
         for name in [*sides][:: -1 if swap and number % 2 else 1]:
             count, work = (calls or {}).get(name, 1), sides[name]
-            _, took = timed(lambda: [work() for _ in range(count)], clock)  # noqa: B023
+            _, took = timed(lambda: [work() for _ in range(count)], clock, wait)  # noqa: B023
             found[name].append(took / count)
     return found
 

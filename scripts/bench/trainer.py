@@ -7,7 +7,8 @@ alternate in one process. The figure is the median over the block pairs of (trai
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,8 @@ from vrbench.randomness import Streams
 from vrbench.training.trainer import Trainer
 
 BLOCK_SECONDS = 2.0
+WARM_UP = 3
+"""Steps of each side before the first block, and those that say how many make a block."""
 
 
 class NoWriter:
@@ -53,53 +56,102 @@ class WithoutEvaluation:
         return {self._task.metric.split("/", 1)[1]: 0.0, "loss": 0.0}
 
 
+@dataclass(frozen=True)
+class Contest:
+    """What two loops train alike: each builds its own model and optimizer, from one seed.
+
+    `task` has its data on `device`. `settings` are those of the trainer that differ from its defaults.
+    """
+
+    task: Task
+    make_model: Callable[[], nn.Module]
+    make_optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+    settings: Mapping[str, Any]
+    bare_loss: Callable[[nn.Module, Batch], torch.Tensor]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def _parts(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = self.make_model()
+        if self.settings.get("channels_last"):
+            model = model.to(memory_format=torch.channels_last)
+        model = model.to(self.device)
+        if self.settings.get("compile"):
+            model.compile()
+        return model, self.make_optimizer(model.parameters())
+
+    def bare(self) -> Callable[[int], None]:
+        """A loop of nothing but torch, as a function of its steps."""
+        model, optimizer = self._parts()
+        batches = endless(self.task, Streams(0, self.device))
+        bf16 = self.settings.get("precision") == "bfloat16"
+
+        def run(block: int) -> None:
+            model.train()
+            for _ in range(block):
+                batch = next(batches)
+                optimizer.zero_grad(set_to_none=True)
+                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+                    loss = self.bare_loss(model, batch)
+                loss.backward()
+                optimizer.step()
+
+        return run
+
+    def vrbench(self) -> Callable[[int], None]:
+        """The trainer, as a function of its steps; a model that is to be compiled is so once, as in a run."""
+        model, optimizer = self._parts()
+        streams = Streams(0, self.device)
+        quiet: Any = WithoutEvaluation(self.task)
+        settings = {**DEFAULTS, "device": str(self.device), **self.settings, "compile": False}
+
+        def run(block: int) -> None:
+            schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+            probes = {"optim": OptimProbe()}
+            limits = TrainerSettings(**{**settings, "max_steps": block})
+            writer: Any = NoWriter()
+            Trainer(limits, quiet, model, optimizer, schedule, probes, streams).fit(writer)
+
+        return run
+
+
 def compare(
     task: Task,
     make_model: Callable[[], nn.Module],
     make_optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer],
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     bare_loss: Callable[[nn.Module, Batch], torch.Tensor],
     *,
     pairs: int,
+    device: torch.device | None = None,
+    wait: Callable[[], object] = timing.nothing,
 ) -> dict[str, Any]:
-    """Alternate blocks of steps of about `BLOCK_SECONDS`; steps/s of both sides, their ratio and its spread."""
-    streams = Streams(0)
-    bare, harness = make_model(), make_model()
-    harness.load_state_dict(bare.state_dict())
-    if settings.get("channels_last"):
-        bare, harness = (model.to(memory_format=torch.channels_last) for model in (bare, harness))
-    bare_optimizer, harness_optimizer = make_optimizer(bare.parameters()), make_optimizer(harness.parameters())
-    bf16 = settings.get("precision") == "bfloat16"
-    batches = endless(task, streams)
+    """Alternate blocks of steps of about `BLOCK_SECONDS`; steps/s of both sides, their ratio and its spread.
 
-    def run_bare(block: int) -> None:
-        bare.train()
-        for _ in range(block):
-            batch = next(batches)
-            bare_optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                loss = bare_loss(bare, batch)
-            loss.backward()
-            bare_optimizer.step()
+    On a `device` other than the CPU, `wait` waits for what it was given, as in `timing.timed`.
+    """
+    contest = Contest(task, make_model, make_optimizer, settings, bare_loss, device or torch.device("cpu"))
+    runs = {"bare": contest.bare(), "vrbench": contest.vrbench()}
+    return in_blocks(runs, "vrbench", "bare", pairs, wait)
 
-    def run_harness(block: int) -> None:
-        plain = {**DEFAULTS, "max_steps": block, **settings}
-        schedule = torch.optim.lr_scheduler.ConstantLR(harness_optimizer, factor=1.0)
-        quiet: Any = WithoutEvaluation(task)
-        probes = {"optim": OptimProbe()}
-        trainer = Trainer(TrainerSettings(**plain), quiet, harness, harness_optimizer, schedule, probes, streams)
-        writer: Any = NoWriter()
-        trainer.fit(writer)
 
-    run_bare(1)
-    run_harness(1)
-    _, a_step = timing.timed(partial(run_bare, 1))
-    block = max(1, round(BLOCK_SECONDS / a_step))
-    sides = {"bare": partial(run_bare, block), "vrbench": partial(run_harness, block)}
-    taken = timing.in_turns(sides, pairs, warm_up=0, swap=True)
+def in_blocks(
+    runs: Mapping[str, Callable[[int], None]],
+    ours: str,
+    theirs: str,
+    pairs: int,
+    wait: Callable[[], object] = timing.nothing,
+) -> dict[str, Any]:
+    """Steps/s of two loops that take turns block by block, and the ratio of our rate to theirs with its quartiles."""
+    for run in runs.values():
+        run(WARM_UP)
+    _, some = timing.timed(partial(runs[theirs], WARM_UP), wait=wait)
+    block = max(1, round(BLOCK_SECONDS * WARM_UP / some))
+    sides = {name: partial(run, block) for name, run in runs.items()}
+    taken = timing.in_turns(sides, pairs, warm_up=0, swap=True, wait=wait)
     return {
         **{f"{name}_steps_per_s": block / statistics.median(taken[name]) for name in sides},
-        **timing.ratio(taken["bare"], taken["vrbench"]),
+        **timing.ratio(taken[theirs], taken[ours]),
         "block_steps": block,
         "pairs": pairs,
     }
@@ -118,7 +170,8 @@ def endless(task: Task, streams: Streams) -> Iterator[Batch]:
     """The task's own training batches, epoch after epoch."""
     epoch = 0
     while True:
-        yield from task.train_batches(streams.generator("order", epoch), streams.generator("augment", epoch))
+        order, augment = streams.generator("order", epoch, "cpu"), streams.generator("augment", epoch)
+        yield from task.train_batches(order, augment)
         epoch += 1
 
 

@@ -102,3 +102,17 @@ def test_gpt2_sizes() -> None:
     config = model.network.config
     assert (config.n_layer, config.n_embd, config.n_head, config.n_positions) == (1, 64, 2, CONTEXT)
     assert config.resid_pdrop == config.embd_pdrop == config.attn_pdrop == 0.1
+
+
+def test_gpt2_without_masks_is_gpt2_bit_for_bit() -> None:
+    """transformers' own `sdpa` makes none either, but asks each time whether it has to."""
+    from vrbench.models.gpt2 import UNMASKED
+
+    model = build("gpt2").eval()
+    tokens = torch.randint(VOCABULARY, (3, CONTEXT), generator=torch.Generator().manual_seed(0))
+    found = {}
+    for name in (UNMASKED, "sdpa", "eager"):
+        model.network.set_attn_implementation(name)
+        found[name] = [model(tokens[:, :length]).detach() for length in (1, 5, CONTEXT)]
+    assert all(map(torch.equal, found[UNMASKED], found["sdpa"]))
+    torch.testing.assert_close(found[UNMASKED], found["eager"], rtol=1e-4, atol=1e-5)

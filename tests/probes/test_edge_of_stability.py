@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toy import ToyTask
 
 from vrbench.contracts import Moment, Training
-from vrbench.probes.edge_of_stability import EdgeOfStability, as_trained, oscillation
+from vrbench.probes.edge_of_stability import EdgeOfStability, _cudnn, as_trained, oscillation
 from vrbench.randomness import Streams
 from vrbench.runs.records import Run
 
@@ -106,6 +106,18 @@ def test_everything_is_put_back() -> None:
     assert torch.equal(torch.get_rng_state(), random)
     with as_trained(model, torch.device("cpu")):
         assert [m.training for m in model] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_cudnn_rounds_nothing_while_it_is_measured(enabled: bool) -> None:
+    def flags() -> tuple[bool, ...]:
+        cudnn = torch.backends.cudnn
+        return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=True):
+        with _cudnn(enabled):
+            assert flags() == (enabled, True, True, False)
+        assert flags() == (True, True, True, True)
 
 
 def test_a_compiled_model_is_measured_eagerly_and_stays_compiled() -> None:

@@ -34,6 +34,48 @@ def test_sides_take_turns_and_the_warm_up_is_not_timed(turns: list[tuple[str, fl
     assert taken == {"a": [2.0, 2.0, 2.0], "b": [5.0, 5.0, 5.0]}
 
 
+def test_a_device_is_waited_for_before_the_clock_is_read(turns: list[tuple[str, float]]) -> None:
+    """What it still does when a side returns, 3 seconds here, is that side's; what it did before is nobody's."""
+    owed: list[float] = []
+
+    def launch(took: float) -> None:
+        turns.append(("launched", took))
+        owed.append(3.0)
+
+    def wait() -> None:
+        turns.extend(("waited", took) for took in owed)
+        owed.clear()
+
+    sides = {"a": partial(launch, 1.0), "b": partial(launch, 2.0)}
+    taken = timing.in_turns(sides, 2, warm_up=1, calls={"b": 2}, clock="made", wait=wait)
+    assert taken == {"a": [4.0, 4.0], "b": [5.0, 5.0]}  # b: 2 launches of 2 s and 2 × 3 s of work, by two calls
+
+
+def test_a_figure_says_whether_it_meets_its_bar() -> None:
+    import gpu
+
+    def holds(median: float, bar: dict[str, float] | None) -> bool | None:
+        return gpu.figure("x", bar, {"ratio": median, "ratio_quartiles": [median, median]})["holds"]
+
+    assert [holds(median, gpu.STEP_BAR) for median in (1.3, 1.31)] == [True, False]
+    assert [holds(median, gpu.TRAINER_BAR) for median in (0.96, 0.97)] == [False, True]
+    assert holds(2.0, None) is None
+    line = gpu.row(gpu.figure("x", gpu.TRAINER_BAR, {"ratio": 0.9, "ratio_quartiles": [0.85, 0.95]}))
+    assert line.split() == ["x", "0.900", "0.850", "0.950", "at", "least", "0.97", "does", "not", "hold"]
+
+
+def test_without_cuda_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu
+    import torch
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--threads", str(threads), "--output", str(tmp_path / "gpu.json")])
+    with pytest.raises(SystemExit, match="no CUDA device on this machine"):
+        gpu.main()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_ratio_is_taken_within_each_round() -> None:
     found = timing.ratio([2.0, 30.0, 4.0, 5.0, 60.0], [1.0, 10.0, 1.0, 1.0, 10.0])
     assert found == {"ratio": 4.0, "ratio_quartiles": [2.5, 5.5]}  # of 2, 3, 4, 5, 6

@@ -13,10 +13,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from same_numbers import numbers
 from torch import Generator, Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from toy import ListWriter, ToyTask, trainer
 
+from vrbench.checks.contract import same
 from vrbench.contracts import Moment
 from vrbench.probes.optim import OptimProbe
+from vrbench.training.averaging import MovingAverage
 from vrbench.training.capabilities import capabilities
 from vrbench.training.recalibration import BATCHES
 from vrbench.training.trainer import Stopped, Trainer
@@ -239,3 +242,20 @@ def test_a_stale_statistic_would_be_seen() -> None:
         run.recalibrates = on
         losses[on] = fit(run).summary["metrics"]["val/loss"]
     assert losses[True] < 0.8 * losses[False]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.int64])
+def test_the_moving_average_is_torchs_bit_for_bit(kind: torch.dtype) -> None:
+    """Weights, buffers, count and state; a parameter of whole numbers is averaged as torch averages it."""
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
+    model.register_parameter("whole", nn.Parameter(torch.ones(2, dtype=kind), requires_grad=False))
+    ours, theirs = MovingAverage(model, 0.7), AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7))
+    for step in range(4):
+        with torch.no_grad():
+            for value in (*model.parameters(), *model.buffers()):
+                value.add_(step if value.dtype == torch.int64 else torch.randn_like(value))
+        ours.update_parameters(model)
+        theirs.update_parameters(model)
+    assert same(ours.state_dict(), theirs.state_dict())
+    assert int(ours.n_averaged) == 4
+    assert not same(ours.module.state_dict(), model.state_dict())

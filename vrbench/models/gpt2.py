@@ -14,6 +14,10 @@ SIZES = {
 }
 """layers, width, heads. 124M is the GPT-2 of the paper's Table 2 (vocabulary 50,257, context 1024)."""
 
+UNMASKED = "sdpa_unmasked"
+"""transformers' `sdpa` under a name that it makes no masks for. torch's kernel is causal without one; to learn whether
+one is needed, transformers would read in each forward pass whether several texts are packed into a row, and wait."""
+
 
 class GPT2(nn.Module):
     """Tokens int64 (B, T ≤ context) to logits (B, T, vocabulary); position t sees tokens 0 … t.
@@ -40,7 +44,10 @@ class GPT2(nn.Module):
             raise ValueError(f"size={size}: must be one of {', '.join(SIZES)}")
         chosen = [new if new is not None else old for new, old in zip((layers, width, heads), SIZES[size], strict=True)]
         check_heads(chosen[1], chosen[2])
-        from transformers import GPT2Config, GPT2LMHeadModel
+        from transformers import AttentionInterface, GPT2Config, GPT2LMHeadModel
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        AttentionInterface.register(UNMASKED, sdpa_attention_forward)
 
         config = GPT2Config(
             vocab_size=output_dim,
@@ -56,6 +63,7 @@ class GPT2(nn.Module):
             use_cache=False,
         )
         self.network = GPT2LMHeadModel(config)
+        self.network.set_attn_implementation(UNMASKED)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.network(input_ids=tokens, use_cache=False).logits

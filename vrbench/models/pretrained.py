@@ -18,6 +18,9 @@ class Pretrained(nn.Module):
     safetensors only and no code from the hub is run. `revision` is a commit, branch or tag of a hub's repository (None:
     its newest). Raises FileNotFoundError when the model cannot be had, ValueError when its vocabulary or its longest
     context is too small for the task.
+
+    The host waits for the device once in a forward pass: transformers reads whether several texts are packed into a
+    row, which decides the masks of those of its models that need any.
     """
 
     causal = True

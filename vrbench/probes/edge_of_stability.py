@@ -332,8 +332,8 @@ def as_trained(model: nn.Module, device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if recurrent and device.type == "cuda":
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # its LSTM has one derivative only
+        if device.type == "cuda":
+            stack.enter_context(_cudnn(enabled=not recurrent))  # its LSTM has one derivative only
         try:
             for module in modules:
                 module.training = module.training and hasattr(module, "track_running_stats")
@@ -345,6 +345,12 @@ def as_trained(model: nn.Module, device: torch.device) -> Iterator[None]:
                 module.training = flag
             for module, name, value in buffers:
                 setattr(module, name, value)
+
+
+def _cudnn(enabled: bool) -> contextlib.AbstractContextManager[None]:
+    """cuDNN as it is, except that its convolutions are in float32: torch lets them round to TF32's 10 bits."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 def _own_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

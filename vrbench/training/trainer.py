@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vrbench.contracts import Batch, Moment, Probe, Schedule, Task, TrainerSettings, Training
 from vrbench.norms import clip
 from vrbench.randomness import Streams
 from vrbench.runs.records import peak_memory_bytes
 from vrbench.runs.writer import RunWriter
+from vrbench.training.averaging import MovingAverage
 from vrbench.training.capabilities import capabilities
 from vrbench.training.clock import Clock
 from vrbench.training.distributed import Loss, Processes
@@ -81,9 +81,9 @@ class Trainer:
         self.total_steps = settings.total_steps(task.batches_per_epoch)
         self.eval_every = settings.eval_every or max(1, task.batches_per_epoch // settings.accumulate)
         self.needs = capabilities(optimizer)
-        self.average: AveragedModel | None = None
+        self.average: MovingAverage | None = None
         if settings.ema_decay is not None:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+            self.average = MovingAverage(model, settings.ema_decay)
         if settings.compile:
             model.compile()
         self.recalibrates = (self.average is not None or self.needs.train_eval) and has_statistics(model)
