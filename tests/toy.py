@@ -94,6 +94,7 @@ def settings(**changes: Any) -> TrainerSettings:
         "zero_grad": True,
         "clip_norm": None,
         "precision": "float32",
+        "eval_precision": None,
         "channels_last": False,
         "compile": False,
         "ema_decay": None,

@@ -281,6 +281,7 @@ class TrainerSettings:
     zero_grad: bool
     clip_norm: Annotated[float | None, Field(gt=0)]
     precision: Literal["float32", "bfloat16"]
+    eval_precision: Literal["float32", "bfloat16"] | None
     channels_last: bool
     compile: bool
     ema_decay: Annotated[float | None, Field(ge=0, lt=1)]

@@ -48,6 +48,21 @@ def test_a_key_that_changes_nothing_leaves_the_run_what_it_was() -> None:
     assert len({digits(), *others}) == 6, "validation that follows train_size was whole before"
 
 
+def test_evaluation_in_float32_is_what_it_was() -> None:
+    """A record without the key evaluated in float32, also where it trained in bfloat16."""
+
+    def run(**trainer: Any) -> str:
+        return identify(BEFORE | {"trainer": trainer}).id
+
+    assert run(precision="float32", eval_precision=None) == run(precision="float32")
+    assert run(precision="float32", eval_precision="float32") == run(precision="float32")
+    assert run(precision="bfloat16", eval_precision="float32") == run(precision="bfloat16")
+    ways = [(one, other) for one in ("float32", "bfloat16") for other in ("float32", "bfloat16")]
+    ids = {run(precision=one, eval_precision=other) for one, other in ways}
+    assert len(ids) == 4
+    assert run(precision="bfloat16", eval_precision=None) not in {run(precision="bfloat16"), run(precision="float32")}
+
+
 def test_a_key_counts_that_was_there_before() -> None:
     """hub_images always had test_size, and its ids were made with it."""
     hub = {"task.data._target_": "vrbench.data.images.hub_images", "task.data.test_size": None}

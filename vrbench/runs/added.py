@@ -24,13 +24,16 @@ ADDED = {
 }
 """Target → the keys that it has got; null leaves a run what it was, and so does `all`."""
 
+_EVAL_PRECISION, _PRECISION = "trainer.eval_precision", "trainer.precision"
+"""Evaluation was in float32 before it could be said, whatever precision training had."""
+
 
 def without_added(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """The leaves of a config, by key written with dots, less the added ones that change nothing.
 
     A `val_size` of null is not such a one beside a `train_size`: validation was whole then, and keeps that share now.
     """
-    idle = set()
+    idle = {_EVAL_PRECISION} if (leaves.get(_EVAL_PRECISION) or leaves.get(_PRECISION)) == "float32" else set()
     for key, target in leaves.items():
         part, _, last = key.rpartition(".")
         for name in ADDED.get(today(target), ()) if last == "_target_" and isinstance(target, str) else ():

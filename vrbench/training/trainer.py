@@ -86,6 +86,7 @@ class Trainer:
             self.average = MovingAverage(model, settings.ema_decay)
         if settings.compile:
             model.compile()
+            self.measured_model.compile()
         self.recalibrates = (self.average is not None or self.needs.train_eval) and has_statistics(model)
         """Whether batch-norm statistics are taken anew for each measurement: its weights are not those trained."""
 
@@ -209,7 +210,7 @@ class Trainer:
             self.streams.reseed(self._noise, "noise", stream)
             self.streams.reseed_global("dropout", stream)
             with self.processes.backward(self._loss, last=place == len(batches)):
-                with self._autocast():
+                with self._autocast(self.settings.precision):
                     loss, metrics = self._loss(batch, self._noise)
                 loss = loss / len(batches)
                 loss.backward(create_graph=self.needs.create_graph)
@@ -241,9 +242,8 @@ class Trainer:
             return None
         return clip((p for group in self.optimizer.param_groups for p in group["params"]), self.settings.clip_norm)
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.settings.precision == "bfloat16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+    def _autocast(self, precision: str) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
     def _probe(self, call: Callable[[Probe], None]) -> None:
         with self.clock.section("probe"):
@@ -273,7 +273,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _measuring(self, weights: Mapping[str, Tensor] | None = None) -> Iterator[nn.Module]:
-        """The model as it is measured: eval mode, float32, no gradients, off the training clock.
+        """The model as it is measured: eval mode, `eval_precision`, no gradients, off the training clock.
 
         Where it is not the weights trained that are measured, batch-norm statistics are recalculated for those that
         are, and put back (vrbench.training.recalibration). `weights` that were taken in here hold them: put in once the
@@ -289,6 +289,7 @@ class Trainer:
                 self.processes.load_weights(model, weights)
             elif self.recalibrates:
                 stack.enter_context(recalibrated(model, self.task, self.streams, self.step, self._in_format))
+            stack.enter_context(self._autocast(self.settings.eval_precision or self.settings.precision))
             yield model
             self._synchronise()
         if weights is None:
