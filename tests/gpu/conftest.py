@@ -14,7 +14,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 """What torch wants of cuBLAS for `use_deterministic_algorithms`, before CUDA is first used."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def cuda() -> torch.device:
     """The device; skips a test where there is none."""
     import torch

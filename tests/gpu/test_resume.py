@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.gpu
 
 STEPS, STOP = 6, 3
+MODELS = [("model=mlp",), ("model=resnet32", "model.depth=8", "model.width=4")]
+"""Models all of whose operations are deterministic on CUDA, convolutions among them."""
 
 
 @pytest.fixture
@@ -32,9 +34,11 @@ def deterministic(cuda: torch.device) -> Iterator[None]:
 @pytest.mark.parametrize(
     "changes", [{}, {"precision": "bfloat16", "channels_last": True}, {"ema_decay": 0.9, "clip_norm": 1.0}], ids=str
 )
-@pytest.mark.parametrize("task", ["digits", "mnist"])
+@pytest.mark.parametrize("model", MODELS, ids=" ".join)
 @pytest.mark.usefixtures("deterministic")
-def test_a_resumed_run_equals_an_unbroken_one(task: str, changes: dict[str, Any], kit: Kit, cuda: torch.device) -> None:
+def test_a_resumed_run_equals_an_unbroken_one(
+    model: tuple[str, ...], changes: dict[str, Any], kit: Kit, cuda: torch.device
+) -> None:
     from same_numbers import numbers
     from toy import ListWriter
     from unlogged import trainer_of
@@ -47,7 +51,7 @@ def test_a_resumed_run_equals_an_unbroken_one(task: str, changes: dict[str, Any]
     lengths = {"max_steps": STEPS, "log_every": 1, "eval_every": STOP}
 
     def trainer() -> Any:
-        return trainer_of(kit.part("task", task), VRAdam, cuda, **lengths, **changes)
+        return trainer_of(kit.task_part("task=digits", *model), VRAdam, cuda, **lengths, **changes)
 
     unbroken, whole = trainer(), ListWriter()
     unbroken.fit(whole)
