@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from vrbench.runs.source import changed_since, code_of, find_module
+from vrbench.runs.source import changed_since, code_of, find_module, numbers_typed
 
 
 @pytest.fixture
@@ -129,3 +129,11 @@ def test_what_a_process_has_loaded_is_what_it_says(project: Path) -> None:
         for name in ("mine", "mine.opt", "mine.rules"):
             sys.modules.pop(name, None)
     assert changed_since(before) == ["mine/opt.py"]
+
+
+def test_what_a_function_calls_its_own_is_not_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of the target's name, in a function that stands below it, hid its annotations."""
+    text = "def target(rate: float): ...\n\ndef other():\n    target = 1\n    return target\n"
+    (tmp_path / "ours_named.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert numbers_typed({"part": {"_target_": "ours_named.target", "rate": 1}}) == {"part.rate": 1.0}

@@ -46,8 +46,8 @@ def test_evaluation_has_trainings_precision_or_its_own(
 ) -> None:
     task = Seeing()
     fit(trainer(task, precision=precision, eval_precision=eval_precision, ema_decay=ema_decay, norm=norm))
-    wanted = {"loss": {getattr(torch, precision)}, "evaluate": {seen}, "render": {seen}}
-    assert task.types == wanted
+    assert getattr(torch, precision) in task.types["loss"], "batch norm is recalculated in float32"
+    assert task.types["evaluate"] == task.types["render"] == {seen}
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])

@@ -99,7 +99,7 @@ def test_no_step_waits(choice: str, kit: Kit) -> None:
     assert found == READ.get(choice, WALKS if choice == "model=gridworld_conv" else set())
 
 
-@pytest.mark.parametrize(("overrides", "wanted"), MIXED, ids=str)
+@pytest.mark.parametrize(("overrides", "wanted"), MIXED, ids=[" ".join(overrides) for overrides, _ in MIXED])
 def test_other_ways_through_a_loss(overrides: tuple[str, ...], wanted: set[str], kit: Kit) -> None:
     assert waits_of(kit.task_part(*overrides)) == wanted
 

@@ -60,8 +60,8 @@ def settings(steps: int) -> TrainerSettings:
     """A run on the CPU that logs every second step and evaluates at its end."""
     return TrainerSettings(
         epochs=None, max_steps=steps, fraction=1.0, accumulate=1, zero_grad=True, clip_norm=None, precision="float32",
-        channels_last=False, compile=False, ema_decay=None, parallel="ddp", log_every=2, eval_every=steps,
-        render_every=None, evaluate_test=True, checkpoint_seconds=1e9, device="cpu", threads=None,
+        eval_precision=None, channels_last=False, compile=False, ema_decay=None, parallel="ddp", log_every=2,
+        eval_every=steps, render_every=None, evaluate_test=True, checkpoint_seconds=1e9, device="cpu", threads=None,
     )  # fmt: skip
 
 

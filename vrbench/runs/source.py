@@ -229,9 +229,10 @@ class _Source:
 
     @cached_property
     def named(self) -> dict[str, list[Any]]:
-        """The nodes that define, assign or import each name, in the order they are met; star imports under `*`."""
+        """The nodes that define, assign or import each name of the module, in the order they are met; star imports
+        under `*`. What a function calls its own is not the module's."""
         found: dict[str, list[Any]] = {}
-        for node in _running(self.tree):
+        for node in _running(self.tree, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names: list[str] = []
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 names = [node.name]
@@ -264,15 +265,16 @@ class _Source:
         return [name for name in names if name]
 
 
-def _running(tree: ast.AST | None) -> Iterator[ast.AST]:
-    """Every statement but those that only a type checker reads; no expression, of which there are many more."""
+def _running(tree: ast.AST | None, closed: tuple[type[ast.AST], ...] = ()) -> Iterator[ast.AST]:
+    """Every statement but those that only a type checker reads, and those inside a node of a `closed` type; no
+    expression, of which there are many more."""
     stack = [] if tree is None else [tree]
     while stack:
         node = stack.pop()
         yield node
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             stack.extend(node.orelse)
-        else:
+        elif not isinstance(node, closed):
             for block in _BLOCKS:
                 stack.extend(getattr(node, block, ()))
 
