@@ -9,7 +9,10 @@ an optimizer sit on them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -71,6 +74,10 @@ def blended_power_sum(
     beforehand, hence this second pass over v and g: two reads beside the kernel's four reads and three writes.
     `maximize` takes -g for g, `grad_scale` (a scalar tensor) g / grad_scale. Result and errors as in `power_sum`.
     """
+    if power == 2 and grad_scale is None and not maximize and not torch.compiler.is_compiling():
+        compiled = _in_one_pass(velocities, grads, weight)
+        if compiled is not None:
+            return compiled
     parts: list[Tensor] = []
     buffer = None
     for batch in _batches(velocities, grads):
@@ -90,6 +97,36 @@ def blended_power_sum(
     return _total(parts)
 
 
+def _in_one_pass(velocities: Sequence[Tensor], grads: Sequence[Tensor], weight: float) -> Tensor | None:
+    """The square sum by `compiled_gate`; None without numba, or where a tensor is not as plain as it has to be."""
+    square_sum = _compiled()
+    if square_sum is None or not velocities or velocities[0].dtype not in (torch.float32, torch.float64):
+        return None
+    rows = []
+    for row in zip(velocities, grads, strict=True):
+        v, g = in_memory_order(row)
+        plain = type(v) is type(g) is Tensor and v.is_cpu and g.is_cpu and g.dtype == v.dtype == velocities[0].dtype
+        if not (plain and v.is_contiguous() and g.is_contiguous()):
+            return None
+        rows.append((v, g))
+    return square_sum(rows, weight)
+
+
+@cache
+def _compiled() -> Callable[[Sequence[tuple[Tensor, Tensor]], float], Tensor] | None:
+    """`compiled_gate.square_sum` where numba is installed and runs."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    try:
+        from .compiled_gate import square_sum
+
+        square_sum([(torch.zeros(1), torch.zeros(1))], 0.5)
+    except (ImportError, ValueError) as error:
+        warnings.warn(f"numba is installed but cannot be used for VRAdam's norm: {error}", stacklevel=2)
+        return None
+    return square_sum
+
+
 def _sums(xs: list[Tensor], power: float) -> list[Tensor]:
     """Scalars that add up to the S of `xs`, in float32 at least."""
     if xs[0].dtype not in (torch.float32, torch.float64):
@@ -99,8 +136,7 @@ def _sums(xs: list[Tensor], power: float) -> list[Tensor]:
     if power != 2:
         return [x.abs().pow_(power).sum() for x in xs]
     if xs[0].device.type == "cpu" and len(xs) == 1:
-        flat = xs[0].reshape(-1)
-        return [torch.dot(flat, flat)]
+        return [(xs[0] * xs[0]).sum()]  # pairwise; torch.dot of equal numbers is 1e-5 off at this size
     norms = torch.stack(torch._foreach_norm(xs, 2))
     return [torch.dot(norms, norms)]
 

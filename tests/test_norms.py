@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from toy import trainer
 from two_ranks import run_two_ranks
+from vrbench.optimizers import gate
 from vrbench.optimizers.gate import blended_power_sum, power_sum
 
 from vrbench import norms
@@ -52,10 +53,22 @@ def test_large_sums_agree_with_float64(change: Callable[[Tensor], Tensor], large
 
 
 @pytest.mark.slow
-def test_the_gates_sums_are_right_on_a_large_model(large: Tensor) -> None:
-    square = exact_square(large)
-    assert float(power_sum([large], 2)) == pytest.approx(square, rel=1e-5)
-    assert float(blended_power_sum([torch.zeros_like(large)], [large], 0.5, 2)) == pytest.approx(square / 4, rel=1e-5)
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("change", [torch.clone, same], ids=["random", "equal"])
+def test_the_gates_sums_are_right_on_a_large_model(
+    change: Callable[[Tensor], Tensor], large: Tensor, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(gate, "_compiled", lambda: None)
+    x = change(large)
+    square = exact_square(x)
+    assert float(power_sum([x], 2)) == pytest.approx(square, rel=1e-6)
+    assert float(blended_power_sum([torch.zeros_like(x)], [x], 0.5, 2)) == pytest.approx(square / 4, rel=1e-6)
+    small = list(x[: LARGE // 8].split(1000))
+    square = exact_square(x[: LARGE // 8])
+    assert float(power_sum(small, 2)) == pytest.approx(square, rel=1e-6)
+    zeros = [torch.zeros(1000)] * (len(small) - 1) + [torch.zeros(len(small[-1]))]
+    assert float(blended_power_sum(zeros, small, 0.5, 2)) == pytest.approx(square / 4, rel=1e-6)
 
 
 @pytest.mark.slow
@@ -67,12 +80,12 @@ def test_a_thousand_million_elements_that_hold_no_memory() -> None:
 @pytest.mark.slow
 def test_the_curvature_of_a_large_model(large: Tensor) -> None:
     """H = diag(2): every direction has sharpness 2, and a Lanczos vector has length 1."""
-    assert curvature.directional_sharpness(lambda v: 2 * v, large) == pytest.approx(2, rel=1e-5)
+    assert curvature.directional_sharpness(lambda v: 2 * v, large) == pytest.approx(2, rel=1e-6)
     space = curvature._SearchSpace(large[None], 2, 1)
     assert space.extend(large)
-    assert exact_square(space.basis[0]) == pytest.approx(1, rel=1e-5)
+    assert exact_square(space.basis[0]) == pytest.approx(1, rel=1e-6)
     space.apply(lambda v: 2 * v)
-    assert float(space.projected[0, 0]) == pytest.approx(2, rel=1e-5)
+    assert float(space.projected[0, 0]) == pytest.approx(2, rel=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 16])

@@ -299,7 +299,7 @@ def now() -> str:
 COMPUTES = (
     "vrbench", "torch", "torchvision", "numpy", "scipy", "hydra-core", "omegaconf", "datasets", "pyarrow", "pillow",
     "tokenizers", "transformers", "diffusers", "torchmetrics", "pytorch-optimizer", "scikit-learn",
-    "optuna", "wandb",
+    "numba", "optuna", "wandb",
 )  # fmt: skip
 """Distributions that compute, load, search or send a run's numbers."""
 
