@@ -11,7 +11,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE ?= 1
 export WANDB_SILENT ?= true
 
-.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-optim bench-tokens bench-curvature bench-start bench-scaling gpu chaos docs clean
+.PHONY: help quickstart test test-slow test-all test-oldest lint type bench bench-curvature bench-profile bench-scaling gpu chaos docs clean
 help:                 ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -48,21 +48,16 @@ docs: $(VENV)/.dev        ## the site, into site/, offline; a broken link is an 
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -b html -d site/.doctrees docs site
 	@echo "open site/index.html"
 
-bench: $(VENV)/.dev       ## the harness against bare loops
-	$(BIN)/python scripts/bench/trainer.py
-	$(BIN)/python scripts/bench/language.py
-
-bench-optim: $(VENV)/.dev ## VRAdam's step against torch's AdamW
-	$(BIN)/python scripts/bench/optimizer_step.py
-
-bench-tokens: $(VENV)/.dev ## text larger than memory: 2 GB made up, tokenized and read
-	$(BIN)/python scripts/bench/tokens.py
+BENCHES := optimizer_step steps trainer language tokens command_line
+bench: $(VENV)/.dev       ## every ratio that has a bar, each against what it is held to, and one table: half an hour, alone
+	for bench in $(BENCHES); do $(BIN)/python scripts/bench/$$bench.py || exit 1; done
+	$(BIN)/python scripts/bench/table.py --page docs/performance.md
+	$(BIN)/python scripts/bench/table.py
 
 bench-curvature: $(VENV)/.dev  ## our eigensolver against others
 	$(BIN)/python scripts/bench/curvature.py
 
-bench-start: $(VENV)/.dev ## start-up, and where a run's processor time goes
-	$(BIN)/python scripts/bench/command_line.py
+bench-profile: $(VENV)/.dev  ## where a run's processor time goes
 	$(BIN)/python scripts/bench/run_profile.py
 
 bench-scaling: $(VENV)/.dev  ## time and memory against runs, parameters, tensors, seeds, tokens, steps: twenty minutes

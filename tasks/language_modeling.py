@@ -78,7 +78,10 @@ class LanguageModeling:
         self.context = context
         self.windows = windows
         self.stride = context if stride is None else stride
-        streams = tokenize(data, tokenizer)
+        try:
+            streams = tokenize(data, tokenizer)
+        except ValueError as error:  # of data that are read here
+            raise ValueError(f"data.{error}") from error
         for split in SPLITS:
             tokens = len(streams.ids[split]) - 1
             if tokens < context:

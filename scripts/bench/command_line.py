@@ -81,7 +81,8 @@ def main() -> None:
     results: dict[str, object] = {}
     for arguments in (["--help"], ["--cfg", "job"]):
         results[f"vrbench {' '.join(arguments)}"] = min(cpu_seconds(START, *arguments) for _ in range(3))
-    results |= start_up(options.multirun, options.rounds)
+    start = start_up(options.multirun, options.rounds)
+    results |= start
     with tempfile.TemporaryDirectory() as folder:
         records, data = Path(folder) / "runs", Path(folder) / "data"
         os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")
@@ -94,8 +95,10 @@ def main() -> None:
         results[f"data in {options.files} files"] = [timing.timed(lambda: content_hash(data))[1] for _ in range(2)]
     for name, seconds in results.items():
         print(name, seconds)
-    print(f"a run takes {results['a run']:.2f} s of processor time, and may take {BAR:g} s")
-    timing.write(options, {"seconds": results, "bar": {"a run": BAR}})
+    taken = timing.ratio([start["a run"]], [1.0])
+    figure = timing.figure("a run of one step, seconds of processor time", {"at_most": BAR}, taken)
+    print(timing.line(figure))
+    timing.write(options, {"seconds": results, "figures": [figure]})
 
 
 if __name__ == "__main__":

@@ -32,8 +32,6 @@ from torch import nn
 from trainer import Contest, cross_entropy, in_blocks, random_images
 from vrbench.optimizers import VRAdam
 
-Figure = dict[str, Any]
-
 STEP_BAR = {"at_most": 1.3}
 WHOLE_BAR = {"at_most": 1.005}
 TRAINER_BAR = {"at_least": 0.97}
@@ -41,15 +39,6 @@ VOCABULARY = 50_257
 """GPT-2's own; its tokens are those of a smaller one, which costs the same."""
 FORMS = ("fused", "foreach")
 RUNS = 8
-
-
-def figure(name: str, bar: dict[str, float] | None, ratio: dict[str, Any], **more: Any) -> Figure:
-    """One line of the record: a ratio, its quartiles, its bar and whether it holds (null without a bar)."""
-    median, holds = ratio["ratio"], None
-    if bar is not None:
-        holds = median <= bar["at_most"] if "at_most" in bar else median >= bar["at_least"]
-    row = {"name": name, "bar": bar, "median": median, "quartiles": ratio["ratio_quartiles"], "holds": holds}
-    return {**row, **more}
 
 
 # ---- what is trained ------------------------------------------------------------------------------------------------
@@ -101,7 +90,7 @@ def vradam(parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
 # ---- what is measured -----------------------------------------------------------------------------------------------
 
 
-def optimizers(options: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
+def optimizers(options: argparse.Namespace, device: torch.device) -> Iterator[timing.Figure]:
     """A step of each form over fused AdamW's, in blocks of steps: the host may run ahead of the device, as it does."""
     with torch.device("meta"):
         tokens = [p.shape for p in gpt2(options).parameters()]
@@ -119,35 +108,37 @@ def optimizers(options: argparse.Namespace, device: torch.device) -> Iterator[Fi
                 sides, options.rounds, warm_up=0, calls=calls, swap=True, wait=torch.cuda.synchronize
             )
             times = {f"{side}_ms": 1e3 * sorted(seconds)[len(seconds) // 2] for side, seconds in taken.items()}
-            yield figure(
+            yield timing.figure(
                 f"step: {name}, {form}", STEP_BAR, timing.ratio(taken["vradam"], taken["adamw"]), unit="×", **times
             )
 
 
-def whole(options: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
+def whole(options: argparse.Namespace, device: torch.device) -> Iterator[timing.Figure]:
     """Whole training steps of a bare loop with either optimizer."""
     for name, contest in contests(options, device, adamw).items():
         runs = {"adamw": contest().bare(), "vradam": contests(options, device, vradam)[name]().bare()}
         found = in_blocks(runs, "adamw", "vradam", options.pairs, torch.cuda.synchronize)
-        yield figure(f"whole step: {name}", WHOLE_BAR, found, unit="×", **_rates(found))
+        yield timing.figure(f"whole step: {name}", WHOLE_BAR, found, unit="×", **_rates(found))
 
 
-def trainer(options: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
+def trainer(options: argparse.Namespace, device: torch.device) -> Iterator[timing.Figure]:
     """The trainer's rate over a bare loop's."""
     for name, contest in contests(options, device, adamw).items():
         made = contest()
         runs = {"bare": made.bare(), "vrbench": made.vrbench()}
         found = in_blocks(runs, "vrbench", "bare", options.pairs, torch.cuda.synchronize)
-        yield figure(f"trainer: {name}", TRAINER_BAR, found, unit="×", **_rates(found))
+        yield timing.figure(f"trainer: {name}", TRAINER_BAR, found, unit="×", **_rates(found))
 
 
-def memory(options: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
+def memory(options: argparse.Namespace, device: torch.device) -> Iterator[timing.Figure]:
     """Peak memory of either loop, alone on the device but for the data."""
     for name, contest in contests(options, device, adamw).items():
         made = contest()
         bytes_ = {"bare": peak(made.bare, device), "vrbench": peak(made.vrbench, device)}
         ratio = timing.ratio([bytes_["vrbench"]], [bytes_["bare"]])
-        yield figure(f"peak memory: {name}", None, ratio, unit="×", **{f"{k}_bytes": v for k, v in bytes_.items()})
+        yield timing.figure(
+            f"peak memory: {name}", None, ratio, unit="×", **{f"{k}_bytes": v for k, v in bytes_.items()}
+        )
 
 
 def peak(make: Callable[[], Callable[[int], None]], device: torch.device) -> int:
@@ -164,7 +155,7 @@ def peak(make: Callable[[], Callable[[int], None]], device: torch.device) -> int
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def launcher(options: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
+def launcher(options: argparse.Namespace, device: torch.device) -> Iterator[timing.Figure]:
     """Eight small runs by the command line, serial and by joblib in turns; the start of the command is in both."""
     at_a_time = ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={RUNS}")
     with tempfile.TemporaryDirectory() as folder:
@@ -175,7 +166,7 @@ def launcher(options: argparse.Namespace, device: torch.device) -> Iterator[Figu
         taken = timing.in_turns(sides, options.multiruns, warm_up=0, swap=True)
     ratio = timing.ratio(taken["serial"], taken["joblib"])
     seconds = {f"{side}_s": sorted(took)[len(took) // 2] for side, took in taken.items()}
-    yield figure(f"{RUNS} small runs: serial over joblib", None, ratio, unit="×", **seconds)
+    yield timing.figure(f"{RUNS} small runs: serial over joblib", None, ratio, unit="×", **seconds)
 
 
 def eight_runs(folder: str, device: torch.device, steps: int, *overrides: str) -> None:
@@ -193,7 +184,7 @@ def _rates(found: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not key.startswith("ratio")}
 
 
-MEASURES: dict[str, Callable[[argparse.Namespace, torch.device], Iterator[Figure]]] = {
+MEASURES: dict[str, Callable[[argparse.Namespace, torch.device], Iterator[timing.Figure]]] = {
     "optimizers": optimizers,
     "whole": whole,
     "trainer": trainer,
@@ -203,14 +194,6 @@ MEASURES: dict[str, Callable[[argparse.Namespace, torch.device], Iterator[Figure
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
-
-
-def row(one: Figure) -> str:
-    """A line of the table."""
-    low, high = one["quartiles"]
-    bar = "none" if one["bar"] is None else " ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in one["bar"].items())
-    holds = {None: "", True: "holds", False: "does not hold"}[one["holds"]]
-    return f"{one['name']:<52} {one['median']:7.3f} {low:7.3f} {high:7.3f}  {bar:<14} {holds}".rstrip()
 
 
 def options_of() -> argparse.Namespace:
@@ -237,12 +220,12 @@ def main() -> None:
     about = torch.cuda.get_device_properties(device)
     gpu = {"name": about.name, "memory_bytes": about.total_memory, "cuda": torch.version.cuda}
     print(f"{about.name}, torch {torch.__version__}")
-    print(f"{'figure':<52} {'median':>7} {'quartiles':>15}  bar")
+    print(timing.HEADING)
     figures = []
     for name in options.only:
         for one in MEASURES[name](options, device):
             figures.append(one)
-            print(row(one), flush=True)
+            print(timing.line(one), flush=True)
         gc.collect()
         torch.cuda.empty_cache()
     timing.write(options, {"gpu": gpu, "options": {**vars(options), "output": None}, "figures": figures})

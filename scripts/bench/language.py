@@ -9,7 +9,7 @@ import timing
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from trainer import compare, report
+from trainer import BAR, compare, report
 from vrbench.tasks.language_modeling import LanguageModeling
 
 from vrbench.data.text import pydoc
@@ -49,7 +49,8 @@ def main() -> None:
         pairs=options.pairs,
     )
     report("GPT-2 tiny, 16 x 64 tokens", "tokens", BATCH * CONTEXT, figures)
-    timing.write(options, {"results": {"gpt2 tiny": figures}})
+    one = timing.figure("trainer, its rate over a bare loop's: GPT-2 tiny", BAR, figures)
+    timing.write(options, {"results": {"gpt2 tiny": figures}, "figures": [one]})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Step time and memory of VRAdam against torch's AdamW, form by form: `make bench-optim`.
+"""Step time and memory of VRAdam against torch's AdamW, form by form: `make bench`.
 
 Two optimizers of one form run in one process, a step each in turn, so that whatever else the machine does falls on both
 alike. A ratio is the median over rounds of (VRAdam's step / the step of AdamW in the same form just before);
@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import timing
 import torch
 from torch import nn
-from vrbench.optimizers import VRAdam
+from vrbench.optimizers import VRAdam, gate
 
 FORMS: dict[str, dict[str, bool]] = {
     "for-loop": {"foreach": False, "fused": False},
     "foreach": {"foreach": True},
     "fused": {"fused": True},
+    "fused, without numba": {"fused": True},
 }
+STEP_BAR = {"at_most": 1.5}
 
 
 def resnet18() -> list[torch.Size]:
@@ -94,12 +98,14 @@ def measure(shapes: list[torch.Size], forms: list[str], rounds: int) -> Iterator
     for form in forms:
         flags = FORMS[form]
         theirs, ours = build(torch.optim.AdamW, shapes, flags), build(VRAdam, shapes, flags)
-        for _ in range(3):
-            theirs.step()
-            ours.step()
         sides: dict[str, Callable[[], object]]
         sides = {"adamw": theirs.step, "vradam": ours.step, "read": read_once(theirs)}
-        taken = timing.in_turns(sides, rounds, warm_up=0)
+        without = mock.patch.object(gate, "_compiled", return_value=None)
+        with without if form.endswith("without numba") else nullcontext():
+            for _ in range(3):
+                theirs.step()
+                ours.step()
+            taken = timing.in_turns(sides, rounds, warm_up=0)
         steps = timing.ratio(taken["vradam"], taken["adamw"])
         held = held_bytes(theirs), held_bytes(ours)
         peak = held[0] + step_bytes(theirs), held[1] + step_bytes(ours)
@@ -134,8 +140,16 @@ def main() -> None:
                 f"{low:5.2f}-{high:<5.2f} {row['floor']:6.2f} {row['memory_ratio']:7.4f}",
                 flush=True,
             )
+    figures = [
+        timing.figure(
+            f"{row['form']} step, VRAdam over AdamW: {row['shape']}",
+            STEP_BAR if row["form"] == "fused" else None,
+            {"ratio": row["time_ratio"], "ratio_quartiles": row["time_ratio_quartiles"]},
+        )
+        for row in rows
+    ]
     instructions = torch.backends.cpu.get_cpu_capability()
-    timing.write(options, {"cpu": instructions, "rounds": options.rounds, "rows": rows})
+    timing.write(options, {"cpu": instructions, "rounds": options.rounds, "rows": rows, "figures": figures})
 
 
 if __name__ == "__main__":

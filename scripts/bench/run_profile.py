@@ -1,4 +1,4 @@
-"""Where a run's processor time goes: digits, pydoc, CIFAR-10, the hypergrid. `make bench-start`.
+"""Where a run's processor time goes: digits, pydoc, CIFAR-10, the hypergrid. `make bench-profile`.
 
     python scripts/bench/run_profile.py [--rounds 3] [--threads 1] [--cifar10 ../shared/data/cifar10]
     python scripts/bench/run_profile.py --draw          # the picture alone, from the record

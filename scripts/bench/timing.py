@@ -80,6 +80,30 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> dict[st
     return {"ratio": middle, "ratio_quartiles": [low, high]}
 
 
+Figure = dict[str, Any]
+HEADING = f"{'figure':<58} {'median':>7} {'quartiles':>15}  bar"
+
+
+def figure(name: str, bar: Mapping[str, float] | None, found: Mapping[str, Any], **more: Any) -> Figure:
+    """One line of the record: a ratio (see `ratio`), its bar and whether it holds (null without a bar).
+
+    A bar is `{"at_most": 1.3}` or `{"at_least": 0.97}`.
+    """
+    median, holds = found["ratio"], None
+    if bar is not None:
+        holds = median <= bar["at_most"] if "at_most" in bar else median >= bar["at_least"]
+    row = {"name": name, "bar": bar, "median": median, "quartiles": found["ratio_quartiles"], "holds": holds}
+    return {**row, **more}
+
+
+def line(one: Mapping[str, Any]) -> str:
+    """A figure as a line below `HEADING`."""
+    low, high = one["quartiles"]
+    bar = "none" if one["bar"] is None else " ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in one["bar"].items())
+    holds = {None: "", True: "holds", False: "does not hold"}[one["holds"]]
+    return f"{one['name']:<58} {one['median']:7.3f} {low:7.3f} {high:7.3f}  {bar:<14} {holds}".rstrip()
+
+
 def parser(description: str | None, output: str, *, threads: int) -> argparse.ArgumentParser:
     """The options that every benchmark has: torch's threads, and where the record goes (`output` in results/bench)."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -56,4 +56,4 @@ def test_a_row_takes_little_more_than_its_numbers(tmp_path: Path) -> None:
     runs.metrics()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < len(rows) * 20 * 8 * 4
+    assert most < len(rows) * 20 * 8 * 6

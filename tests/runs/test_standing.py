@@ -306,11 +306,11 @@ def test_an_edit_that_restores_size_and_time_is_trained_on(tmp_path: Path) -> No
     table.parent.mkdir()
     for split in ("train", "validation", "test"):
         pq.write_table(pa.table({"text": ["aaaa"]}), table.with_name(f"{split}.parquet"))
-    assert hub(str(table.parent), None, "text").train == ["aaaa"]
+    assert list(hub(str(table.parent), None, "text").train) == ["aaaa"]
     state = table.stat()
     pq.write_table(pa.table({"text": ["bbbb"]}), table)
     put_back(table, state)
-    assert hub(str(table.parent), None, "text").train == ["bbbb"]
+    assert list(hub(str(table.parent), None, "text").train) == ["bbbb"]
 
 
 @pytest.mark.parametrize("task", ["text"])

@@ -55,12 +55,12 @@ def test_a_figure_says_whether_it_meets_its_bar() -> None:
     import gpu
 
     def holds(median: float, bar: dict[str, float] | None) -> bool | None:
-        return gpu.figure("x", bar, {"ratio": median, "ratio_quartiles": [median, median]})["holds"]
+        return timing.figure("x", bar, {"ratio": median, "ratio_quartiles": [median, median]})["holds"]
 
     assert [holds(median, gpu.STEP_BAR) for median in (1.3, 1.31)] == [True, False]
     assert [holds(median, gpu.TRAINER_BAR) for median in (0.96, 0.97)] == [False, True]
     assert holds(2.0, None) is None
-    line = gpu.row(gpu.figure("x", gpu.TRAINER_BAR, {"ratio": 0.9, "ratio_quartiles": [0.85, 0.95]}))
+    line = timing.line(timing.figure("x", gpu.TRAINER_BAR, {"ratio": 0.9, "ratio_quartiles": [0.85, 0.95]}))
     assert line.split() == ["x", "0.900", "0.850", "0.950", "at", "least", "0.97", "does", "not", "hold"]
 
 
