@@ -25,7 +25,7 @@ class Terminal:
         self.screen = pyte.HistoryScreen(columns, lines, history=1000, ratio=0.001)
         self._stream = pyte.ByteStream(self.screen)
         self.screens: list[list[str]] = []
-        """Every screen that was seen, after each piece of output that a pause follows: a frame comes in several."""
+        """Every screen that was seen, after each piece of output."""
         self.bytes = b""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -52,17 +52,14 @@ class Terminal:
                 break
             self.bytes += data
             self._stream.feed(data)
-            if select.select([self._master], [], [], 0.02)[0]:
-                continue
             self.screens.append(list(self.screen.display))
             if until is not None and until(self.screens[-1]):
                 return self.screens[-1]
         else:
             self.child.send_signal(signal.SIGKILL)
             raise TimeoutError(f"after {seconds} s: {self.text}")
-        self.screens.append(list(self.screen.display))
         self.child.wait(timeout=60)
-        return self.screens[-1]
+        return list(self.screen.display)
 
     @property
     def text(self) -> str:
