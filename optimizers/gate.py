@@ -85,7 +85,8 @@ def blended_power_sum(
             v, g = batch[0]
             if buffer is None or buffer.numel() < v.numel():
                 buffer = torch.empty(v.numel(), dtype=v.dtype, device=v.device)
-            parts.extend(_sums([torch.lerp(v, g, weight, out=buffer[: v.numel()].view(v.shape))], power))
+            blend = torch.lerp(v, g, weight, out=buffer[: v.numel()].view(v.shape))
+            parts.extend(_sums([blend], power, may_write=True))
             continue
         vs = [v for v, _ in batch]
         gs = [g for _, g in batch]
@@ -99,16 +100,13 @@ def blended_power_sum(
 
 def _in_one_pass(velocities: Sequence[Tensor], grads: Sequence[Tensor], weight: float) -> Tensor | None:
     """The square sum by `compiled_gate`; None without numba, or where a tensor is not as plain as it has to be."""
-    square_sum = _compiled()
-    if square_sum is None or not velocities or velocities[0].dtype not in (torch.float32, torch.float64):
+    if not velocities or not velocities[0].is_cpu:
         return None
-    rows = []
-    for row in zip(velocities, grads, strict=True):
-        v, g = in_memory_order(row)
-        plain = type(v) is type(g) is Tensor and v.is_cpu and g.is_cpu and g.dtype == v.dtype == velocities[0].dtype
-        if not (plain and v.is_contiguous() and g.is_contiguous()):
-            return None
-        rows.append((v, g))
+    rows = [in_memory_order(row) for row in zip(velocities, grads, strict=True)]
+    dtype = velocities[0].dtype
+    plain = all(type(x) is Tensor and x.is_cpu and x.dtype == dtype and x.is_contiguous() for row in rows for x in row)
+    if not plain or dtype not in (torch.float32, torch.float64) or (square_sum := _compiled()) is None:
+        return None
     return square_sum(rows, weight)
 
 
@@ -127,8 +125,8 @@ def _compiled() -> Callable[[Sequence[tuple[Tensor, Tensor]], float], Tensor] | 
     return square_sum
 
 
-def _sums(xs: list[Tensor], power: float) -> list[Tensor]:
-    """Scalars that add up to the S of `xs`, in float32 at least."""
+def _sums(xs: list[Tensor], power: float, *, may_write: bool = False) -> list[Tensor]:
+    """Scalars that add up to the S of `xs`, in float32 at least; `may_write` says that nobody needs `xs` any more."""
     if xs[0].dtype not in (torch.float32, torch.float64):
         xs = [x.float() for x in xs]
     if torch.compiler.is_compiling():
@@ -136,7 +134,8 @@ def _sums(xs: list[Tensor], power: float) -> list[Tensor]:
     if power != 2:
         return [x.abs().pow_(power).sum() for x in xs]
     if xs[0].device.type == "cpu" and len(xs) == 1:
-        return [(xs[0] * xs[0]).sum()]  # pairwise; torch.dot of equal numbers is 1e-5 off at this size
+        squares = xs[0].mul_(xs[0]) if may_write else xs[0] * xs[0]
+        return [squares.sum()]  # pairwise; torch.dot of equal numbers is 1e-5 off at this size
     norms = torch.stack(torch._foreach_norm(xs, 2))
     return [torch.dot(norms, norms)]
 

@@ -14,6 +14,13 @@ from vrbench.optimizers.vrlion import VRLion
 from vrbench.optimizers.vrsgd import VRSGD
 
 
+@pytest.fixture(autouse=True, params=["numba", "torch alone"])
+def _both_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The norm of a velocity to come, in one compiled pass where numba is installed, and by torch alone."""
+    if request.param == "torch alone":
+        monkeypatch.setattr(gate_module, "_compiled", lambda: None)
+
+
 def scalar(x: float) -> Tensor:
     return torch.tensor(x, dtype=torch.float64)
 

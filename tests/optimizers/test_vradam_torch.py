@@ -15,7 +15,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from two_ranks import run_two_ranks
-from vrbench.optimizers import VRAdam
+from vrbench.optimizers import VRAdam, gate
 from waits import Waits
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -118,7 +118,12 @@ class LiveBytes(TorchDispatchMode):
     "shapes", [[(64, 64)] * 50, [(1000, 900), (10,)], [(512, 300)] * 6], ids=["small", "big", "mid"]
 )
 @pytest.mark.parametrize("settings", [{}, {"gate_on": "gradient"}, {"gate_scope": "tensor"}], ids=str)
-def test_a_fused_step_allocates_next_to_nothing(shapes: list[tuple[int, ...]], settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_fused_step_allocates_next_to_nothing(
+    shapes: list[tuple[int, ...]], settings: dict[str, Any], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(gate, "_compiled", lambda: None)
     params = [torch.randn(s).requires_grad_() for s in shapes]
     optimizer = VRAdam(params, fused=True, **settings)
     for _ in range(2):
