@@ -115,6 +115,7 @@ def _compiled() -> Callable[[Sequence[tuple[Tensor, Tensor]], float], Tensor] | 
     """`compiled_gate.square_sum` where numba is installed and runs."""
     if importlib.util.find_spec("numba") is None:
         return None
+    threads = torch.get_num_threads()
     try:
         from .compiled_gate import square_sum
 
@@ -122,6 +123,8 @@ def _compiled() -> Callable[[Sequence[tuple[Tensor, Tensor]], float], Tensor] | 
     except (ImportError, ValueError) as error:
         warnings.warn(f"numba is installed but cannot be used for VRAdam's norm: {error}", stacklevel=2)
         return None
+    finally:
+        torch.set_num_threads(threads)  # where both use one OpenMP, numba's threads have set torch's number, too
     return square_sum
 
 

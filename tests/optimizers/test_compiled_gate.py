@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -58,6 +60,25 @@ def test_what_is_not_a_number_stays_so() -> None:
         assert wanted(float(found))
     low = torch.full((9,), 1e30)
     assert math.isinf(float(gate._in_one_pass([low], [low], 0.5)))  # type: ignore[arg-type]
+
+
+ALONE = """
+import torch
+from vrbench.optimizers.gate import blended_power_sum
+assert torch.get_num_threads() == 1
+noise = torch.randn(300_000, generator=torch.Generator().manual_seed(0))
+before = noise.sum()
+blended_power_sum([noise], [noise], 0.5, 2.0)
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+assert torch.equal(before, noise.sum())
+"""
+
+
+def test_torch_keeps_its_threads() -> None:
+    """numba's threads set the number of OpenMP's, which a process of one thread then had for torch as well."""
+    around = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", ALONE], env=around, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 class Tagged(Tensor):
