@@ -27,7 +27,7 @@ if _settings.THREADING_LAYER == "default":
     _settings.THREADING_LAYER = "threadsafe"  # two threads may step at once; without such a layer it cannot run
 
 
-def square_sum(rows: Sequence[tuple[Tensor, Tensor]], weight: float) -> Tensor:
+def square_sum(rows: Sequence[tuple[Tensor, ...]], weight: float) -> Tensor:
     """sum |v + weight (g - v)|^2 over pairs (v, g), a float64 scalar.
 
     All are on the CPU, contiguous, and of one type, float32 or float64. Raises ValueError where numba finds no threads

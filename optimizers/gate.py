@@ -111,7 +111,7 @@ def _in_one_pass(velocities: Sequence[Tensor], grads: Sequence[Tensor], weight: 
 
 
 @cache
-def _compiled() -> Callable[[Sequence[tuple[Tensor, Tensor]], float], Tensor] | None:
+def _compiled() -> Callable[[Sequence[tuple[Tensor, ...]], float], Tensor] | None:
     """`compiled_gate.square_sum` where numba is installed and runs."""
     if importlib.util.find_spec("numba") is None:
         return None

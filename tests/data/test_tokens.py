@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from vrbench.data import encoding, tokens
 from vrbench.data.text import SPLITS, Corpus
-from vrbench.data.tokenization import BPE, Char, Encoded, Word
+from vrbench.data.tokenization import BPE, Char, Encoded, PretrainedEncoder, Word
 
 
 def test_streams_hold_every_document_after_a_separator() -> None:
@@ -183,6 +185,32 @@ def test_the_parts_of_a_long_text_go_to_other_processes(monkeypatch: pytest.Monk
     found = list(encoding.encoded(DOCUMENTS * 2, encoder, joined=False))
     assert seen == [3]
     assert sum(len(part.ids) for part in found) == 2 * (sum(map(len, DOCUMENTS)) + len(DOCUMENTS))
+
+
+@pytest.mark.usefixtures("short_parts")
+def test_the_processes_end_with_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    before = set(psutil.Process().children(recursive=True))
+    assert len(list(encoding.encoded(DOCUMENTS * 2, Char().fit(DOCUMENTS), joined=False))) > encoding.FEW
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert not [process for process in left if "resource_tracker" not in " ".join(process.cmdline())]
+
+
+def test_a_fast_tokenizer_travels_without_transformers() -> None:
+    class Fast:
+        eos_token_id = 3
+
+        def __init__(self) -> None:
+            self.backend_tokenizer = BPE(280).fit(DOCUMENTS).pipeline
+
+        def __len__(self) -> int:
+            return 4
+
+        def __reduce__(self) -> Any:
+            raise AssertionError("all of transformers would be imported by each process")
+
+    encoder = pickle.loads(pickle.dumps(PretrainedEncoder(Fast())))
+    assert len(encoder.encode("one two\n").ids) > 1
 
 
 def test_tokens_are_read_from_the_map(tmp_path: Path) -> None:

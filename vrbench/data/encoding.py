@@ -61,9 +61,13 @@ def encoded(texts: Iterable[str], encoder: Encoder, joined: bool) -> Iterator[En
             yield _encode(encoder, batch)
         return
     from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
 
     parallel = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2 * n_jobs", batch_size=1)
-    yield from parallel(delayed(_encode_stored)(stored, batch) for batch in chain(first, batches))
+    try:
+        yield from parallel(delayed(_encode_stored)(stored, batch) for batch in chain(first, batches))
+    finally:
+        get_reusable_executor().shutdown()  # else the processes would stay beside the training for five minutes
 
 
 def _ended(texts: Iterable[str]) -> Iterator[Part]:

@@ -237,8 +237,9 @@ class PretrainedEncoder:
     """See Pretrained. The separator is the tokenizer's end-of-text token."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._backend = getattr(tokenizer, "backend_tokenizer", None)  # of transformers' fast tokenizers
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        """Of transformers' fast tokenizers; with it transformers is not needed, nor imported by other processes."""
+        self._tokenizer: Any = tokenizer if self._backend is None else None
         self.separator = int(tokenizer.eos_token_id)
         self.vocab_size = len(tokenizer)
 
