@@ -146,6 +146,8 @@ class _Calls(TorchFunctionMode):
 
 
 def _key(tensor: Tensor) -> int:
+    while torch._C._functorch.is_batchedtensor(tensor):  # inside torch.vmap
+        tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor.untyped_storage()._cdata
 
 

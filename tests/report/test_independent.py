@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import tarfile
 from collections import defaultdict
@@ -13,6 +14,8 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
+SEED = {"rng" if "rng" in inspect.signature(stats.permutation_test).parameters else "random_state": 1}
+"""As this scipy calls it."""
 STUDIES = [path.parent for path in sorted(ROOT.glob("results/*/verdicts.json")) if '"replicate"' in path.read_text()]
 
 
@@ -57,7 +60,7 @@ def p_value(differences: list[float], test: str) -> float:
     """Student's, or that of all sign flips (at most 20,000 of them)."""
     if test == "t":
         return float(stats.ttest_1samp(differences, 0.0).pvalue)
-    flips = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=20_000, rng=1)
+    flips = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=20_000, **SEED)
     return float(flips.pvalue)
 
 
