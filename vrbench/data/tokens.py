@@ -7,7 +7,6 @@ split, and `manifest.json` the tokenizer's hash, the type and the counts. The fo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 from filelock import Timeout
 
-from vrbench.data.documents import Again, in_parts
+from vrbench.data.documents import Again, digest, in_parts
 from vrbench.data.encoding import PART, EncodedPart, encoded, id_type
 from vrbench.data.text import SPLITS, Corpus
 from vrbench.data.tokenization import Tokenizer
@@ -63,8 +62,8 @@ def tokenize(corpus: Corpus, tokenizer: Tokenizer) -> TokenStreams:
     The next run with the same text and tokenizer finds the result; of several that start at once one makes it and the
     others wait. A cache that cannot be read or written costs a warning, not the run.
     """
-    digest = _digest([str(FORMAT), tokenizer.key, *_texts(corpus)])
-    folder = cache_folder() / f"tokens-{digest}"
+    found = digest(str(FORMAT), tokenizer.key, *_texts(corpus))
+    folder = cache_folder() / f"tokens-{found}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(folder.with_suffix(".lock")):
@@ -113,7 +112,7 @@ def _make(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
             os.fsync(file.fileno())
         splits[split] = {"tokens": int(count.sum()), "text_bytes": text_bytes}
     np.save(unfinished / "counts.npy", counts)
-    made = {"format": FORMAT, "tokenizer": _digest([tokenizer.key]), "dtype": np.dtype(dtype).name}
+    made = {"format": FORMAT, "tokenizer": digest(tokenizer.key), "dtype": np.dtype(dtype).name}
     write_json(unfinished / "manifest.json", {**made, "vocab_size": encoder.vocab_size, "splits": splits})
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(unfinished, folder)
@@ -169,12 +168,3 @@ def _texts(corpus: Corpus) -> Iterable[str]:
     for split in SPLITS:
         yield split
         yield from getattr(corpus, split)
-
-
-def _digest(texts: Iterable[str]) -> str:
-    state = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        encoded_text = text.encode()
-        state.update(len(encoded_text).to_bytes(8, "big"))
-        state.update(encoded_text)
-    return state.hexdigest()
