@@ -352,6 +352,9 @@ def test_a_data_set_with_splits_of_its_own(tmp_path: Path) -> None:
         dealt(folder)
     with pytest.raises(ValueError, match=r"^val_fraction=0\.1, test_fraction=None: give both shares, or neither"):
         dealt(folder, test_fraction=None)
+    with pytest.MonkeyPatch.context() as patch:  # whole splits need no hashes
+        patch.setattr("vrbench.data.rows._places", lambda rows: pytest.fail("the text was read to be dealt"))
+        assert len(dealt(folder, val_fraction=None, test_fraction=None)["train"]) == len(TEXTS)
     with pytest.raises(ValueError, match=r"^path=.*: no split 'validation'"):
         dealt(many(tmp_path / "one", "parquet"), val_fraction=None, test_fraction=None)
     with pytest.raises(ValueError, match=r"^path=.*: the val split has no document; give more, or other shares"):

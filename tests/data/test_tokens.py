@@ -187,6 +187,13 @@ def test_the_parts_of_a_long_text_go_to_other_processes(monkeypatch: pytest.Monk
     assert sum(len(part.ids) for part in found) == 2 * (sum(map(len, DOCUMENTS)) + len(DOCUMENTS))
 
 
+def test_a_short_text_asks_for_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor for joblib, whose import takes longer than the text."""
+    for name in ("_jobs", "_stored"):
+        monkeypatch.setattr(encoding, name, lambda *_: pytest.fail("other processes were looked for"))
+    assert len(list(encoding.encoded(DOCUMENTS, Char().fit(DOCUMENTS), joined=False))) == 1
+
+
 @pytest.mark.usefixtures("short_parts")
 def test_the_processes_end_with_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joblib.cpu_count", lambda: 2)

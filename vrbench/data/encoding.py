@@ -55,8 +55,8 @@ def encoded(texts: Iterable[str], encoder: Encoder, joined: bool) -> Iterator[En
         parts = chain.from_iterable(_ended([text] if whole else in_parts([text], PART)) for text in texts)
     batches = _batches(parts)
     first = list(islice(batches, FEW + 1))
-    jobs, stored = _jobs(), _stored(encoder)
-    if len(first) <= FEW or jobs == 1 or stored is None:
+    few = len(first) <= FEW or (jobs := _jobs()) == 1
+    if few or (stored := _stored(encoder)) is None:
         for batch in chain(first, batches):
             yield _encode(encoder, batch)
         return

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+
 from vrbench.data.documents import (
     SPLITS,
     Again,
@@ -162,7 +164,8 @@ def documents(
 
     @cache
     def splits() -> dict[str, Rows]:
-        dealt = deal_rows(tables, shares)
+        whole = shares is None and sizes == Sizes(None, None, None)
+        dealt = {split: np.arange(len(rows)) for split, rows in tables.items()} if whole else deal_rows(tables, shares)
         if empty := next((split for split in SPLITS if not len(dealt[split])), None):
             given = f"val_fraction={val_fraction}, test_fraction={test_fraction}"
             raise ValueError(f"path={path}: the {empty} split has no document; give more, or other shares than {given}")
