@@ -98,13 +98,13 @@ def measure(shapes: list[torch.Size], forms: list[str], rounds: int) -> Iterator
     for form in forms:
         flags = FORMS[form]
         theirs, ours = build(torch.optim.AdamW, shapes, flags), build(VRAdam, shapes, flags)
-        sides: dict[str, Callable[[], object]]
-        sides = {"adamw": theirs.step, "vradam": ours.step, "read": read_once(theirs)}
         without = mock.patch.object(gate, "_compiled", return_value=None)
         with without if form.endswith("without numba") else nullcontext():
             for _ in range(3):
                 theirs.step()
                 ours.step()
+            sides: dict[str, Callable[[], object]]
+            sides = {"adamw": theirs.step, "vradam": ours.step, "read": read_once(theirs)}
             taken = timing.in_turns(sides, rounds, warm_up=0)
         steps = timing.ratio(taken["vradam"], taken["adamw"])
         held = held_bytes(theirs), held_bytes(ours)
@@ -129,14 +129,14 @@ def main() -> None:
     options = timing.parse(parser)
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds")
-    print("shape            form       AdamW ms VRAdam ms  ratio   quartiles  floor  memory")
+    print("shape            form                AdamW ms VRAdam ms  ratio   quartiles  floor  memory")
     rows = []
     for name, shapes in SHAPES.items():
         for row in measure(shapes(), options.forms, options.rounds):
             rows.append({"shape": name, **row})
             low, high = row["time_ratio_quartiles"]
             print(
-                f"{name:<16} {row['form']:<9} {row['adamw_ms']:9.3f} {row['vradam_ms']:9.3f} {row['time_ratio']:6.2f} "
+                f"{name:<16} {row['form']:<19} {row['adamw_ms']:9.3f} {row['vradam_ms']:9.3f} {row['time_ratio']:6.2f} "
                 f"{low:5.2f}-{high:<5.2f} {row['floor']:6.2f} {row['memory_ratio']:7.4f}",
                 flush=True,
             )

@@ -96,10 +96,10 @@ def whole(options: argparse.Namespace) -> Iterator[timing.Figure]:
 
 def evaluation(options: argparse.Namespace) -> Iterator[timing.Figure]:
     """The task's evaluation of its validation split against a bare loop, and against itself at other batch sizes."""
-    images: Any = random_images(4096, 4096)
+    images: Any = random_images(1024, 1024)
     text = tokens(8, 128)
     cases: dict[str, tuple[Any, nn.Module, Callable[[nn.Module], float], tuple[int, ...]]] = {
-        "DeeperCNN": (images, cnn(images), partial(bare_images, 4096, images.eval_batch_size), (64, 128, 256, 1024)),
+        "DeeperCNN": (images, cnn(images), partial(bare_images, 1024, images.eval_batch_size), (64, 128, 256, 1024)),
         "transformer": (text, transformer(text), partial(bare_tokens, text), (8, 16, 64)),
     }
     for name, (task, model, bare, sizes) in cases.items():

@@ -76,6 +76,15 @@ def test_without_cuda_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_step_is_measured_beside_one_read_of_what_it_reads() -> None:
+    import optimizer_step
+    import torch
+
+    rows = list(optimizer_step.measure([torch.Size((8, 8))] * 3, list(optimizer_step.FORMS), 2))
+    assert [row["form"] for row in rows] == list(optimizer_step.FORMS)
+    assert all(row["floor"] > 1 and row["memory_ratio"] > 0.5 for row in rows)
+
+
 def test_a_ratio_is_taken_within_each_round() -> None:
     found = timing.ratio([2.0, 30.0, 4.0, 5.0, 60.0], [1.0, 10.0, 1.0, 1.0, 10.0])
     assert found == {"ratio": 4.0, "ratio_quartiles": [2.5, 5.5]}  # of 2, 3, 4, 5, 6
