@@ -23,6 +23,10 @@ DEVICE_CHUNK = 1 << 23
 """The same on an accelerator, where launches cost more than traffic."""
 SHARE = 25
 """A pass holds copies of at most 1/SHARE of the elements it runs over: 1 % of the parameters, gradients and moments."""
+LEAST_CHUNK = 1 << 13
+"""But of so many (32 KB of float32): smaller pieces cost more in calls than they save."""
+COMPILED_FROM = 1 << 16
+"""Elements from which numba is used where it is installed: it takes a second to load, and less is over at once."""
 
 
 def gate(total: Tensor, beta3: float, alpha1: float) -> Tensor:
@@ -99,8 +103,8 @@ def blended_power_sum(
 
 
 def _in_one_pass(velocities: Sequence[Tensor], grads: Sequence[Tensor], weight: float) -> Tensor | None:
-    """The square sum by `compiled_gate`; None without numba, or where a tensor is not as plain as it has to be."""
-    if not velocities or not velocities[0].is_cpu:
+    """The square sum by `compiled_gate`; None without numba, of few elements, or of a tensor that is not plain."""
+    if not velocities or not velocities[0].is_cpu or sum(v.numel() for v in velocities) < COMPILED_FROM:
         return None
     rows = [in_memory_order(row) for row in zip(velocities, grads, strict=True)]
     dtype = velocities[0].dtype
@@ -162,7 +166,7 @@ def _batches(*columns: Sequence[Tensor]) -> Iterator[list[tuple[Tensor, ...]]]:
     if not sizes:
         return
     chunk = CHUNK if columns[0][0].device.type == "cpu" else DEVICE_CHUNK
-    chunk = max(1, min(chunk, sum(sizes) // SHARE))
+    chunk = min(chunk, max(LEAST_CHUNK, sum(sizes) // SHARE))
     batch: list[tuple[Tensor, ...]] = []
     held = 0
     for size, *row in zip(sizes, *columns, strict=True):

@@ -20,6 +20,11 @@ compiled_gate = pytest.importorskip("vrbench.optimizers.compiled_gate")
 Pairs = tuple[list[Tensor], list[Tensor]]
 
 
+@pytest.fixture(autouse=True)
+def _few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "COMPILED_FROM", 1)
+
+
 def pairs(dtype: torch.dtype) -> Pairs:
     """Velocities and gradients of many shapes: empty, one element, around a block and a piece, channels last."""
     noise = torch.Generator().manual_seed(0)
@@ -103,6 +108,12 @@ def test_what_does_not_suit_is_left_to_torch(row: tuple[Tensor, Tensor]) -> None
         vs, gs = zip(*rows, strict=True)
         assert gate._in_one_pass(vs, gs, 0.5) is None
     assert gate._in_one_pass([], [], 0.5) is None
+
+
+def test_a_small_model_does_not_load_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "COMPILED_FROM", 100)
+    monkeypatch.setattr(gate, "_compiled", lambda: pytest.fail("numba was asked"))
+    assert float(blended_power_sum([torch.ones(33)] * 3, [torch.ones(33)] * 3, 0.5, 2.0)) == 99
 
 
 def test_signs_and_other_powers_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ def _both_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """The norm of a velocity to come, in one compiled pass where numba is installed, and by torch alone."""
     if request.param == "torch alone":
         monkeypatch.setattr(gate_module, "_compiled", lambda: None)
+    monkeypatch.setattr(gate_module, "COMPILED_FROM", 1)
 
 
 def scalar(x: float) -> Tensor:
