@@ -4,27 +4,25 @@
     python scripts/results_page.py --check    # exit code 1 where they are not what the records give
 
 No measured number of theirs is typed by hand. Their texts are Jinja templates, scripts/pages/results.md.jinja and
-findings.md.jinja. What those can ask for is a `Published` study, by `study("<folder of results/>")`, and the paper's
+findings.md.jinja. What those can ask for is a `Committed` study, by `study("<folder of results/>")`, and the paper's
 own figures, as `paper`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import sys
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vrbench.report.arms import collect
+from committed import Committed
+
+from vrbench.report.compare import Verdict
+from vrbench.report.pairs import Pairs
 from vrbench.report.paper import published
-from vrbench.report.statistics import holm
-from vrbench.report.study import compact
-from vrbench.runs import archive
 from vrbench.runs.records import write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -34,49 +32,10 @@ SECTION = "## What it found so far\n"
 """Of the README: this heading up to the next."""
 
 
-class Published:
-    """A study as it is committed in a folder of results/. Raises OSError where it lacks a file that is asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def rows(self) -> dict[str, list[dict[str, Any]]]:
-        """verdicts.json: the rows of each table, in full precision."""
-        rows: dict[str, list[dict[str, Any]]] = self.read("verdicts.json")
-        return rows
-
-    def compared(self, rival: str, baseline: str = "adamw") -> list[dict[str, Any]]:
-        """The comparisons of a rival with the baseline, one a task, model and schedule."""
-        return self.rows[f"{rival} against {baseline}"]
-
-    def family(self, rival: str) -> list[float]:
-        """Holm's p values of a rival's comparisons with all its baselines, as the one family that they are."""
-        tables = [rows for title, rows in self.rows.items() if title.startswith(f"{rival} against ")]
-        return holm([row["p"] for rows in tables for row in rows])
-
-    def read(self, name: str) -> Any:
-        """Another JSON file of the folder."""
-        return json.loads((self.folder / name).read_bytes())
-
-    @property
-    def counted(self) -> str:
-        """How many runs were planned and are over, and how they ended."""
-        lines = (self.folder / "tables.md").read_text(encoding="utf-8").splitlines()
-        return next(line for line in lines if re.search(r" are over\b", line))
-
-    @property
-    def compact(self) -> str:
-        """The table that its multirun ends with, as Markdown."""
-        with tempfile.TemporaryDirectory() as temporary:
-            archive.unpack(self.folder / archive.FILE, Path(temporary) / self.folder.name)
-            return compact(collect([Path(temporary) / self.folder.name])).markdown
-
-
 @lru_cache
-def study(name: str) -> Published:
+def study(name: str) -> Committed:
     """The study of a folder of results/."""
-    return Published(RESULTS / name)
+    return Committed(RESULTS / name)
 
 
 def figure(value: float, digits: int = 4) -> str:
@@ -92,6 +51,23 @@ def interval(row: dict[str, Any], name: str = "difference", digits: int = 3) -> 
     return f"{figure(row[name], digits)} [{low}, {high}]"
 
 
+def bounds(pairs: Pairs) -> str:
+    """The difference of two arms and its interval, as `interval` of a row."""
+    low, high = (figure(bound, 3) for bound in pairs.interval)
+    return f"{figure(pairs.difference, 3)} [{low}, {high}]"
+
+
+def claim(verdict: Verdict) -> str:
+    """What a verdict on "VRAdam is better" says of the paper's claim that its loss is the lower one."""
+    said = {
+        "better": "reproduced at this scale",
+        "worse": "not reproduced: it is higher",
+        "equivalent": "not reproduced: no difference that counts",
+        "not comparable": "not comparable",
+    }
+    return said.get(verdict.word, "open: too little data")
+
+
 def render(template: str) -> str:
     """The text of a template. Raises jinja2.TemplateError, OSError, KeyError for what the records do not hold."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -100,7 +76,7 @@ def render(template: str) -> str:
         loader=FileSystemLoader(PAGES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
-    pages.filters |= {"figure": figure, "interval": interval}
+    pages.filters |= {"figure": figure, "interval": interval, "bounds": bounds, "claim": claim}
     return pages.get_template(template).render(study=study, paper=published())
 
 

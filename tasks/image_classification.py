@@ -44,8 +44,9 @@ class ImageClassification:
     Training images are cropped out of themselves padded by `crop_padding` zeros and mirrored half of the time with
     `flip`; validation and test images never are. `mean` and `std` (one value a channel, for pixels on 0 … 1) normalise
     all of them. `criterion` is `cross_entropy` (nats) or `squared_error` (half the squared distance to the one-hot
-    label, as in the edge-of-stability papers, arXiv 2103.00065). `label_smoothing` acts on the training loss only.
-    `top_k` adds the metric `accuracy_top<k>`. Raises ValueError for options that do not fit the data.
+    label, as in the edge-of-stability papers, arXiv 2103.00065). `eval_batch_size` None: 64 on a CPU, 512 elsewhere.
+    `label_smoothing` acts on the training loss only. `top_k` adds the metric
+    `accuracy_top<k>`. Raises ValueError for options that do not fit the data.
     """
 
     metric = "val/accuracy"
@@ -56,7 +57,7 @@ class ImageClassification:
         name: str,
         data: ImageData,
         batch_size: int,
-        eval_batch_size: int,
+        eval_batch_size: int | None,
         crop_padding: int,
         flip: bool,
         mean: list[float],
@@ -68,7 +69,10 @@ class ImageClassification:
         channels, height, width = data.shape
         side = min(height, width)
         _check(_is_whole(batch_size, 1), f"batch_size={batch_size}: give a whole number of at least 1")
-        _check(_is_whole(eval_batch_size, 1), f"eval_batch_size={eval_batch_size}: give a whole number of at least 1")
+        _check(
+            eval_batch_size is None or _is_whole(eval_batch_size, 1),
+            f"eval_batch_size={eval_batch_size}: give a whole number of at least 1, or null",
+        )
         _check(
             _is_whole(crop_padding, 0, side),
             f"crop_padding={crop_padding}: give a whole number from 0 (no cropping) to {side}, the images' size",
@@ -141,7 +145,8 @@ class ImageClassification:
         """`loss` (without smoothing), `accuracy` and perhaps `accuracy_top<k>`, means over the whole split."""
         ranks = {"accuracy": 1} if self.top_k is None else {"accuracy": 1, f"accuracy_top{self.top_k}": self.top_k}
         sums: list[Tensor] = []
-        for images, labels in self._in_order(split, len(self._labels[split]), self.eval_batch_size):
+        size = self.eval_batch_size or (64 if self._device.type == "cpu" else 512)
+        for images, labels in self._in_order(split, len(self._labels[split]), size):
             logits = model(images).float()
             loss = self.criterion(logits, labels, 0.0).sum()
             sums.append(torch.stack([loss, *(_hits(logits, labels, k) for k in ranks.values())]))

@@ -262,7 +262,7 @@ def draw(profiles: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             color = COLORS[number % len(COLORS)]
             bars = axes.barh(
                 names, shares, left=left, label=label, color=color, alpha=(0.9, 0.55, 0.25)[again],
-                hatch=("", "////", "....")[again], edgecolor="white", linewidth=0.5,
+                hatch=("", "////", "xxxx")[again], edgecolor="white", linewidth=0.5,
             )  # fmt: skip
             told = [f"{share:.0f}" if share >= 4 else "" for share in shares]
             plate = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}

@@ -1,6 +1,6 @@
 """How time and memory grow with runs, parameters, tensors, seeds, tokens and steps: `make bench-scaling`.
 
-Each measure of each size runs in a process of its own: processor time, the least of a few calls where one is short, and
+Each measure of each size runs in processes of its own: processor time, the least of a few calls where one is short, and
 the most memory that it needs beyond what it was given. Commands count whole, from the start of their process. Between
 two sizes stands the slope in log-log; a measure's growth is the slope over its last two sizes of what it costs more
 than at its least size, so that a fixed cost is not in it: 1 is linear. Writes results/bench/scaling.json and .svg.
@@ -23,10 +23,11 @@ from scaling_axes import AXES, MEASURES, SET_UP
 
 LINEAR = 1.15
 """The growth up to which a cost is called at most linear."""
-NOISE = {"seconds": (0.03, 0.01), "peak_mb": (0.05, 8.0)}
-"""What two values of one size may differ by: a share of the least size's, and so much in the unit at least."""
+NOISE = {"seconds": (0.03, 0.01), "peak_mb": (0.05, 16.0)}
+"""What two values of one size may differ by: a share of the least size's, and so much in the unit at least. Memory that
+was freed and not given back is there to be used again."""
 SHORT = 5.0
-"""Seconds up to which a command is measured three times."""
+"""Seconds up to which a measurement is taken three times."""
 FLAT = 3
 """A cost that grows by less than so many times its noise over all sizes does not grow."""
 
@@ -78,9 +79,9 @@ def take(name: str, size: int, folder: Path, threads: int) -> dict[str, float]:
 
 
 def least(name: str, size: int, folder: Path, threads: int) -> dict[str, float]:
-    """The least of three measurements of a command, of one where it takes long or is measured in its process."""
+    """The least of three measurements, of one where it takes long: what else a machine does only adds."""
     taken = [take(name, size, folder, threads)]
-    if MEASURES[name].whole and taken[0]["seconds"] < SHORT:
+    if taken[0]["seconds"] < SHORT:
         taken += [take(name, size, folder, threads) for _ in range(2)]
     return {key: min(one[key] for one in taken) for key in NOISE}
 

@@ -124,7 +124,8 @@ def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
 def write(options: argparse.Namespace, results: Mapping[str, Any]) -> None:
     """Write the record: what was measured, by which command, with which code and versions, on what machine."""
     machine = {"threads": options.threads, "cpu": cpu_model(), "cpus": os.cpu_count(), "load": list(os.getloadavg())}
-    made = {"command": " ".join(["python", *sys.argv]), "when": now(), "git": git_state(ROOT), "versions": versions()}
+    git = git_state(ROOT, "results/bench")  # the records that other benchmarks have just written
+    made = {"command": " ".join(["python", *sys.argv]), "when": now(), "git": git, "versions": versions()}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, {**made, "machine": machine, **results})
     print(f"written to {options.output}")

@@ -101,6 +101,27 @@ def test_a_record_says_where_its_numbers_come_from(tmp_path: Path) -> None:
     assert record.keys() == {"command", "when", "git", "versions", "machine", "rows"}
 
 
+def test_records_of_other_benchmarks_are_no_change_of_the_code(tmp_path: Path) -> None:
+    from vrbench.runs.records import git_state
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    folder = tmp_path / "results" / "bench"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text("1")
+    (tmp_path / "code.py").write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "begun")
+    (folder / "a.json").write_text("2")
+    (folder / "b.json").write_text("2")
+    assert [git_state(tmp_path, *apart)["dirty"] for apart in ([], ["results/bench"])] == [True, False]
+    git_state.cache_clear()
+    (tmp_path / "code.py").write_text("2")
+    assert git_state(tmp_path, "results/bench")["dirty"] is True
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_every_benchmark_starts(path: Path) -> None:

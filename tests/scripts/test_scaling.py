@@ -70,20 +70,20 @@ def test_a_measure_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_the_record_and_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of measurements that are made up, in place of processes."""
+    """Of measurements that are made up, in place of processes, the first of three with something on top."""
     taken: list[tuple[str, int]] = []
 
     def take(name: str, size: int, folder: Path, threads: int) -> dict[str, float]:
+        disturbed = 1.0 if (name, size) not in taken else 0.0
         taken.append((name, size))
-        return {"seconds": size / 100, "peak_mb": 0.0 if size < 20 else float(size)}
+        return {"seconds": size / 100 + disturbed, "peak_mb": 0.0 if size < 20 else float(size) + disturbed}
 
     monkeypatch.setattr(scaling, "take", take)
     words = ["--axes", "seeds", "tensors", "--largest", "128", "--only", "comparison", "AdamW step, many tensors"]
     monkeypatch.setattr(sys, "argv", ["scaling.py", *words, "--output", str(tmp_path / "made.json")])
     scaling.main()
-    assert taken == [("comparison", 8), ("comparison", 32), ("comparison", 128)] + [
-        ("AdamW step, many tensors", size) for size in (10, 100)
-    ]
+    sizes = {"comparison": (8, 32, 128), "AdamW step, many tensors": (10, 100)}
+    assert taken == [(name, size) for name, own in sizes.items() for size in own for _ in range(3)]
     results = json.loads((tmp_path / "made.json").read_text())["results"]
     assert results["comparison"]["seconds_growth"] == pytest.approx(1.0)
     assert results["comparison"]["seconds_at_most_linear"]

@@ -155,6 +155,15 @@ def test_probe_batches_add_up_to_the_loss_of_the_first_training_examples():
     assert sum(len(labels) for _, (_, labels) in task.probe_batches(1000, 1000)) == 50
 
 
+def test_without_a_size_evaluation_has_the_one_that_suits_a_processor():
+    task = make(made_up({"train": 8, "val": 600, "test": 2}), eval_batch_size=None)
+    seen: list[int] = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(108, 5))
+    model.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    task.evaluate(model, "val")
+    assert seen == [64] * 9 + [24]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

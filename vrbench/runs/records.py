@@ -331,11 +331,15 @@ def cpu_model() -> str:
 
 
 @lru_cache
-def git_state(folder: Path) -> dict[str, Any]:
-    """`{"sha", "dirty"}` of the git checkout that the folder lies in; nulls where there is none."""
+def git_state(folder: Path, apart_from: str = "") -> dict[str, Any]:
+    """`{"sha", "dirty"}` of the git checkout that the folder lies in; nulls where there is none.
+
+    What lies below `apart_from`, a path in the checkout, does not make it dirty.
+    """
     try:
         sha = _git(folder, "rev-parse", "HEAD")
-        return {"sha": sha, "dirty": bool(_git(folder, "status", "--porcelain"))}
+        rest = ["--", ":/", f":(top,exclude){apart_from}"] if apart_from else []
+        return {"sha": sha, "dirty": bool(_git(folder, "status", "--porcelain", *rest))}
     except (OSError, subprocess.SubprocessError):
         return {"sha": None, "dirty": None}
 

@@ -1,0 +1,148 @@
+"""A study as it is committed in a folder of results/, and what the results page asks of it beyond its tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vrbench.report.arms import Arm, collect
+from vrbench.report.compare import Comparison, compare
+from vrbench.report.leaves import plain
+from vrbench.report.paper import published
+from vrbench.report.smallest import Smallest
+from vrbench.report.statistics import holm
+from vrbench.report.study import compact
+from vrbench.runs import archive
+from vrbench.tuning.plan import read_plan
+
+
+class Committed:
+    """A study of results/. Raises OSError where it lacks a file that is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """verdicts.json: the rows of each table, in full precision."""
+        rows: dict[str, list[dict[str, Any]]] = self.read("verdicts.json")
+        return rows
+
+    def compared(self, rival: str, baseline: str = "adamw") -> list[dict[str, Any]]:
+        """The comparisons of a rival with the baseline, one a task, model and schedule."""
+        return self.rows[f"{rival} against {baseline}"]
+
+    def family(self, rival: str) -> list[float]:
+        """Holm's p values of a rival's comparisons with all its baselines, as the one family that they are."""
+        tables = [rows for title, rows in self.rows.items() if title.startswith(f"{rival} against ")]
+        return holm([row["p"] for rows in tables for row in rows])
+
+    def read(self, name: str) -> Any:
+        """Another JSON file of the folder."""
+        return json.loads((self.folder / name).read_bytes())
+
+    @property
+    def counted(self) -> str:
+        """How many runs were planned and are over, and how they ended."""
+        lines = (self.folder / "tables.md").read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if re.search(r" are over\b", line))
+
+    @property
+    def over(self) -> bool:
+        """Whether its tables are there; before, its records are committed alone."""
+        return (self.folder / "verdicts.json").exists()
+
+    @property
+    def scale(self) -> list[tuple[str, str]]:
+        """Of a planned study, each task with what it sets otherwise than its YAML: `("cifar10", "batch_size=64")`."""
+        plan, _ = read_plan(self.folder / "plan.yaml")
+        found = []
+        for task in plan.planned_tasks:
+            own = [word for word in task.overrides if not word.startswith(("task.data.path=", "trainer.epochs="))]
+            found.append((task.task, ", ".join(re.sub(r"^(task[.](data[.])?|trainer[.])", "", word) for word in own)))
+        return found
+
+    @cached_property
+    def _temporary(self) -> tempfile.TemporaryDirectory[str]:
+        """Where its records are unpacked, as long as this object lives."""
+        return tempfile.TemporaryDirectory()
+
+    @cached_property
+    def records(self) -> Path:
+        """Its runs and searches, unpacked."""
+        study = Path(self._temporary.name) / self.folder.name
+        archive.unpack(self.folder / archive.FILE, study)
+        return study
+
+    @property
+    def compact(self) -> str:
+        """The table that its multirun ends with, as Markdown."""
+        return compact(collect([self.records])).markdown
+
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """Its confirmed arms without the control, or all of them where nothing was confirmed."""
+        confirmed = self.records / "confirm"
+        arms = collect([confirmed if confirmed.is_dir() else self.records], today=False)
+        return [arm for arm in arms if arm.over and not arm.control]
+
+    def chosen(self, key: str) -> dict[tuple[str, str], Counter[str]]:
+        """By task and optimizer, how many of its searches chose each value of a key."""
+        found: dict[tuple[str, str], Counter[str]] = {}
+        for arm in self.arms:
+            values = [plain(record["params"][key]) for record in arm.tuned if key in record["params"]]
+            found.setdefault((arm.task, arm.optimizer), Counter()).update(values)
+        return {place: counts for place, counts in found.items() if counts}
+
+    def schedules(self, baseline: str = "constant") -> list[Comparison]:
+        """Each optimizer under each of its other schedules against itself under the baseline: one family."""
+        places: dict[tuple[str, str, str], dict[str, Arm]] = {}
+        for arm in self.arms:
+            schedule = arm.settings.get("schedule", baseline)
+            places.setdefault((arm.task, arm.model, arm.optimizer), {})[schedule] = arm
+        couples = [
+            (arm, by[baseline])
+            for by in places.values()
+            for schedule, arm in by.items()
+            if schedule != baseline and baseline in by
+        ]
+        return compare(couples, "test", Smallest())
+
+    def beside_paper(self, rival: str = "vradam", baseline: str = "adamw") -> list[tuple[dict[str, Any], Comparison]]:
+        """The rows of the paper's Table 1 whose task is here, each with the same comparison by loss: one family."""
+        rows, couples = [], []
+        for row in published()["table1"]:
+            here = [arm for arm in self.arms if arm.task == row["same"]["task"]]
+            for b in (arm for arm in here if arm.optimizer == baseline):
+                for a in (arm for arm in here if arm.optimizer == rival and arm.settings == b.settings):
+                    rows.append(row)
+                    couples.append(tuple(replace(arm, metric="loss", direction="min") for arm in (a, b)))
+        return list(zip(rows, compare(couples, "test", Smallest()), strict=True))
+
+    def seed_spread(self, arm: Arm) -> float:
+        """The standard deviation over seeds of an arm's test metric, the root mean square over its tunings."""
+        variances = [
+            statistics.variance(values)
+            for part in (arm.parts or {0: arm}).values()
+            if len(values := [v for v in part.by_seed(f"test/{arm.metric}").values() if v == v]) > 1
+        ]
+        return statistics.fmean(variances) ** 0.5 if variances else float("nan")
+
+    def at_edge(self) -> list[dict[str, Any]]:
+        """Of each run, the sharpness over the threshold that it meets in the last third of its measurements."""
+        found = []
+        for arm in self.arms:
+            for run in arm.over:
+                ratios = [row["eos/ratio"] for row in run.rows() if "eos/ratio" in row]
+                last = ratios[-max(1, len(ratios) // 3) :]
+                if last:
+                    told = {"median": statistics.median(last), "low": min(last), "high": max(last), "count": len(last)}
+                    found.append({"arm": arm, "run": run, "reached": max(ratios), **told})
+        return found
