@@ -123,7 +123,7 @@ class Committed:
             for b in (arm for arm in here if arm.optimizer == baseline):
                 for a in (arm for arm in here if arm.optimizer == rival and arm.settings == b.settings):
                     rows.append(row)
-                    couples.append(tuple(replace(arm, metric="loss", direction="min") for arm in (a, b)))
+                    couples.append((_by_loss(a), _by_loss(b)))
         return list(zip(rows, compare(couples, "test", Smallest()), strict=True))
 
     def seed_spread(self, arm: Arm) -> float:
@@ -146,3 +146,8 @@ class Committed:
                     told = {"median": statistics.median(last), "low": min(last), "high": max(last), "count": len(last)}
                     found.append({"arm": arm, "run": run, "reached": max(ratios), **told})
         return found
+
+
+def _by_loss(arm: Arm) -> Arm:
+    """The same runs, told by their loss."""
+    return replace(arm, metric="loss", direction="min")
