@@ -68,16 +68,22 @@ def claim(verdict: Verdict) -> str:
     return said.get(verdict.word, "open: too little data")
 
 
+def environment(*more: Any) -> Any:
+    """jinja2's environment with the templates of scripts/pages, those of `more` loaders first, and the filters."""
+    from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=ChoiceLoader([*more, FileSystemLoader(PAGES)]), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    made.filters |= {"figure": figure, "interval": interval, "bounds": bounds, "claim": claim}
+    return made
+
+
 def render(template: str) -> str:
     """The text of a template. Raises jinja2.TemplateError, OSError, KeyError for what the records do not hold."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FileSystemLoader(PAGES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip
-    pages.filters |= {"figure": figure, "interval": interval, "bounds": bounds, "claim": claim}
-    return pages.get_template(template).render(study=study, paper=published())
+    text: str = environment().get_template(template).render(study=study, paper=published())
+    return text
 
 
 def pages() -> dict[Path, str]:

@@ -1,0 +1,99 @@
+"""What the results page asks of a committed study, on one that has schedules and several tunings."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import committed
+
+    return committed
+
+
+@pytest.fixture
+def study(module: ModuleType) -> Any:
+    return module.Committed(ROOT / "results" / "digits_hypergrid")
+
+
+def test_a_study_whose_records_alone_are_there_is_not_over(module: ModuleType, study: Any) -> None:
+    assert study.over
+    assert not module.Committed(ROOT / "results" / "quickstart_rates" / "nowhere").over
+
+
+def test_the_scale_is_what_a_plan_sets_without_paths(module: ModuleType) -> None:
+    tasks = module.Committed(ROOT / "results" / "paper_small").scale
+    assert [task for task, _ in tasks] == ["cifar10", "wikitext2", "diffusion_mnist", "gridworld", "hypergrid"]
+    assert tasks[0][1].startswith("train_size=10000, val_fraction=0.04, test_size=2000, batch_size=64, model.channels=")
+    assert "path=" not in str(tasks)
+    assert tasks[-1][1] == ""
+
+
+def test_choices_are_counted_over_searches(study: Any) -> None:
+    chosen = study.chosen("optimizer.gate_on")
+    assert set(chosen) == {("digits", "vradam"), ("hypergrid", "vradam")}
+    assert all(sum(counts.values()) == 6 for counts in chosen.values())  # two schedules, three tunings
+
+
+def test_schedules_are_compared_within_an_optimizer(study: Any) -> None:
+    found = study.schedules()
+    assert len(found) == 6  # two tasks, three optimizers
+    by_arm = {(row["task"], row["optimizer"], row["settings"]): row for row in study.rows["Every configuration"]}
+    for one in found:
+        assert one.judged
+        assert one.a.optimizer == one.b.optimizer
+        assert (one.a.settings["schedule"], one.b.settings["schedule"]) == ("wsd", "constant")
+        assert one.pairs.units == 3
+        if one.a.diverged + one.b.diverged == 0:
+            mean = by_arm[one.a.task, one.a.optimizer, "schedule=wsd"]["mean"]
+            assert one.pairs.mean_a == pytest.approx(mean, rel=1e-9)
+
+
+def test_the_paper_s_rows_are_asked_by_loss(module: ModuleType, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"row": "X", "same": {"task": "digits"}, "losses": {"vradam": [1, 2], "adamw": [1, 2]}}
+    monkeypatch.setattr(module, "published", lambda: {"table1": [row]})
+    found = study.beside_paper()
+    assert [one.a.settings for _, one in found] == [{"schedule": "constant"}, {"schedule": "wsd"}]
+    for _, one in found:
+        means = [
+            statistics.fmean(run.summary["metrics"]["test/loss"] for run in part.over) for part in one.a.parts.values()
+        ]
+        assert one.pairs.mean_a == pytest.approx(statistics.fmean(means))
+
+
+def test_the_spread_over_seeds_is_within_a_tuning(study: Any) -> None:
+    arm = next(arm for arm in study.arms if arm.task == "digits" and arm.optimizer == "vradam")
+    variances = [
+        statistics.variance([run.summary["metrics"]["test/accuracy"] for run in part.over])
+        for part in arm.parts.values()
+    ]
+    assert study.seed_spread(arm) == pytest.approx(math.sqrt(statistics.fmean(variances)))
+
+
+def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
+    """Those of studies that are not over are in no page yet."""
+    import results_page
+    from jinja2 import DictLoader
+
+    source = "{% import 'tables.md.jinja' as tables with context %}"
+    for call in ("scale", "beside", "explained", "spread", "edge", "rivals"):
+        source += f"## {call}\n{{{{ tables.{call}(made) }}}}\n"
+    source += (
+        "## chosen\n{{ tables.chosen(made, 'optimizer.gate_on') }}\n## arms\n{{ tables.arms(made, 'accuracy') }}\n"
+    )
+    text = results_page.environment(DictLoader({"page": source})).get_template("page").render(made=study)
+    parts = dict(part.split("\n", 1) for part in text.split("## ")[1:])
+    rows = {name: [line for line in part.splitlines() if line.startswith("| ")] for name, part in parts.items()}
+    assert {name: len(lines) - 1 for name, lines in rows.items()} == {
+        "scale": 2, "beside": 0, "explained": 6, "spread": 12, "edge": 0, "rivals": 8, "chosen": 2, "arms": 16,
+    }  # fmt: skip
+    for lines in rows.values():
+        assert len({line.count("|") for line in lines}) == 1
