@@ -3,7 +3,8 @@
 Each measure of each size runs in processes of its own: processor time, the least of a few calls where one is short, and
 the most memory that it needs beyond what it was given. Commands count whole, from the start of their process. Between
 two sizes stands the slope in log-log; a measure's growth is the slope over its last two sizes of what it costs more
-than at its least size, so that a fixed cost is not in it: 1 is linear. Writes results/bench/scaling.json and .svg.
+than at its least size, so that a fixed cost is not in it: 1 is linear. Writes results/bench/scaling.json and .svg, in
+which axes that are not measured anew (`--axes`) stay as they are; each measure has its commit.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 
 import timing
 from scaling_axes import AXES, MEASURES, SET_UP
+
+from vrbench.runs.records import git_state
 
 LINEAR = 1.15
 """The growth up to which a cost is called at most linear."""
@@ -167,9 +170,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(MEASURES), default=[], metavar="MEASURE", help="these alone")
     options = timing.parse(parser)
     sizes = {axis: chosen(axis, options.least, options.largest) for axis in options.axes}
-    results: dict[str, dict[str, Any]] = {}
+    old = json.loads(options.output.read_bytes()) if options.output.exists() else {"results": {}}
+    kept = {name: one for name, one in old["results"].items() if one["axis"] not in options.axes}
+    found = {name: {"git": old["git"], **one} for name, one in kept.items()}
+    git = git_state(timing.ROOT, "results/bench")
     for axis in options.axes:
-        results |= along(axis, sizes[axis], options.threads, options.only)
+        found |= {
+            name: {**one, "git": git} for name, one in along(axis, sizes[axis], options.threads, options.only).items()
+        }
+    results = {name: found[name] for name in MEASURES if name in found}
     print(f"worse than linear: {', '.join(worse(results.items())) or 'nothing'}")
     draw(results, options.output.with_suffix(".svg"))
     timing.write(options, {"linear_up_to": LINEAR, "results": results})

@@ -6,6 +6,7 @@ A function takes a size and the folder of that size, makes what is needed, and r
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,10 @@ def text(size: int) -> Any:
 def tokenizing(size: int, folder: Path) -> Work:
     from vrbench.data.tokenization import Word
     from vrbench.data.tokens import tokenize
+    from vrbench.runs.content import cache_folder
 
+    for made in cache_folder().glob("tokens-*/"):
+        shutil.rmtree(made)
     corpus = text(size)
     return lambda: tokenize(corpus, Word(1))
 

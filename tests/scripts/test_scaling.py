@@ -91,6 +91,20 @@ def test_the_record_and_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert all(f">{text}<" in picture for text in ("seeds", "tensors", "seconds", "MB", "comparison"))
 
 
+def test_other_axes_stay_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"value": 1.0}
+    monkeypatch.setattr(scaling, "take", lambda *_: {"seconds": seconds["value"], "peak_mb": 0.0})
+    output = tmp_path / "made.json"
+    for axes, value in ((["seeds", "tensors"], 1.0), (["tensors"], 2.0)):
+        seconds["value"] = value
+        monkeypatch.setattr(sys, "argv", ["scaling.py", "--largest", "128", "--output", str(output), "--axes", *axes])
+        scaling.main()
+    results = json.loads(output.read_text())["results"]
+    assert results["comparison"]["seconds"] == [1.0] * 3
+    assert results["AdamW step, many tensors"]["seconds"] == [2.0] * 2
+    assert all(set(one["git"]) == {"sha", "dirty"} for one in results.values())
+
+
 @pytest.mark.slow
 def test_copies_are_the_runs_that_their_command_would_train(tmp_path: Path) -> None:
     """Asked for, none of them is trained."""
