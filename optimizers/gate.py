@@ -24,9 +24,9 @@ DEVICE_CHUNK = 1 << 23
 SHARE = 25
 """A pass holds copies of at most 1/SHARE of the elements it runs over: 1 % of the parameters, gradients and moments."""
 LEAST_CHUNK = 1 << 13
-"""But of so many (32 KB of float32): smaller pieces cost more in calls than they save."""
+"""The least that a pass takes at a time, whatever SHARE says: 32 KB of float32. Smaller pieces cost time in calls."""
 COMPILED_FROM = 1 << 16
-"""Elements from which numba is used where it is installed: it takes a second to load, and less is over at once."""
+"""Elements from which numba is used where it is installed: a short run of fewer is over before it has loaded."""
 
 
 def gate(total: Tensor, beta3: float, alpha1: float) -> Tensor:

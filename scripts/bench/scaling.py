@@ -4,7 +4,7 @@ Each measure of each size runs in processes of its own: processor time, the leas
 the most memory that it needs beyond what it was given. Commands count whole, from the start of their process. Between
 two sizes stands the slope in log-log; a measure's growth is the slope over its last two sizes of what it costs more
 than at its least size, so that a fixed cost is not in it: 1 is linear. Writes results/bench/scaling.json and .svg, in
-which axes that are not measured anew (`--axes`) stay as they are; each measure has its commit.
+which measures that are not taken anew (`--axes`, `--only`) stay as they are; each has its commit.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from vrbench.runs.records import git_state
 
 LINEAR = 1.15
 """The growth up to which a cost is called at most linear."""
-NOISE = {"seconds": (0.03, 0.01), "peak_mb": (0.05, 16.0)}
-"""What two values of one size may differ by: a share of the least size's, and so much in the unit at least. Memory that
-was freed and not given back is there to be used again."""
+NOISE = {"seconds": (0.03, 0.01), "peak_mb": (0.05, 8.0)}
+"""What two values of one size may differ by: a share of the least size's, and so much in the unit at least."""
 SHORT = 5.0
 """Seconds up to which a measurement is taken three times."""
 FLAT = 3
@@ -171,8 +170,7 @@ def main() -> None:
     options = timing.parse(parser)
     sizes = {axis: chosen(axis, options.least, options.largest) for axis in options.axes}
     old = json.loads(options.output.read_bytes()) if options.output.exists() else {"results": {}}
-    kept = {name: one for name, one in old["results"].items() if one["axis"] not in options.axes}
-    found = {name: {"git": old["git"], **one} for name, one in kept.items()}
+    found = {name: {"git": old["git"], **one} for name, one in old["results"].items()}
     git = git_state(timing.ROOT, "results/bench")
     for axis in options.axes:
         found |= {
