@@ -44,6 +44,8 @@ class Measure:
     rounds: int = 3
     """The least of so many calls counts."""
     warm_up: int = 1
+    """Calls before those that count; none where a call makes many small objects: Python keeps their memory, and a
+    second call would seem to need less than the first."""
     whole: bool = False
     """Whether it is a command: its process counts from its start, with all that it imports."""
 
@@ -55,11 +57,11 @@ MEASURES: dict[str, Measure] = {
     "multirun that is over": Measure("runs", records.again, whole=True),
     "where new runs lie": Measure("runs", records.new_runs, rounds=1, warm_up=0),
     "index, first": Measure("runs", records.first_index, rounds=1, warm_up=0),
-    "index, again": Measure("runs", records.index),
+    "index, again": Measure("runs", records.index, rounds=1, warm_up=0),
     "report table, 5 seeds an arm": Measure("runs", records.report("table", "arms"), whole=True),
     "report table, 2 arms": Measure("runs", records.report("table", "seeds"), whole=True),
     "report compare, 2 arms": Measure("runs", records.report("compare", *records.OPTIMIZERS, "seeds"), whole=True),
-    "load(…).summary()": Measure("runs", records.summary, rounds=2),
+    "load(…).summary()": Measure("runs", records.summary, rounds=1, warm_up=0),
     "VRAdam step": Measure("parameters", training.step("vradam")),
     "AdamW step": Measure("parameters", training.step("adamw")),
     "probe=optim": Measure("parameters", lambda size, folder: training.norms(10, size // 10)),
