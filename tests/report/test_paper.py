@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+import yaml
 from made_runs import make_run
 
 from vrbench.report import paper
@@ -50,7 +51,26 @@ def test_too_few_seeds_answer_nothing(tmp_path: Path) -> None:
                      direction="min")  # fmt: skip
     text = written(tmp_path)
     assert "nothing can be said: insufficient data (at least 3 more seeds for any verdict" in text
-    assert "Data and model are the paper's" in text
+    assert "task and model are the paper's, but not their size (trainer.epochs=1 for 100)" in text
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        ([64, 128, 256], "Data, model and length are of the paper's size"),
+        ([16, 32, 64], "task and model are the paper's, but not their size (model.channels=[16, 32, 64] "),
+    ],
+)  # fmt: skip
+def test_figures_compare_where_the_paper_s_task_has_its_size(tmp_path: Path, channels: list[int], said: str) -> None:
+    for seed in range(3):
+        for optimizer, value in (("vradam", 0.1), ("adamw", 0.9)):
+            folder = make_run(tmp_path, value, task="cifar10", model="deeper_cnn", optimizer=optimizer, seed=seed,
+                              metric="loss", direction="min")  # fmt: skip
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            config["model"] = {"channels": channels, "hidden": 512}
+            config["trainer"]["epochs"] = 100
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert said in written(tmp_path)
 
 
 def test_table4_asks_whether_two_is_the_best_power(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import ROOT
 
 from vrbench.report.publish import publish
 from vrbench.runs.records import find_runs
 from vrbench.tuning.plan import commands, read_plan
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = ROOT / "scripts"
 FAST = ("logger=none", "trainer.threads=1")
 
 
@@ -52,6 +53,28 @@ def test_a_part_of_each_kind_runs_and_is_reported(
         assert "insufficient data" in text or study == "table4"
         kept = json.loads((tmp_path / "kept" / study / "verdicts.json").read_text())
         assert sum(row["n"] for row in kept["Every configuration"]) == runs
+
+
+SMALLEST = {
+    "edge": [
+        *("task.data.train_size=100", "task.batch_size=100", "model.hidden=[8]"),
+        *("probe.eos.size=100", "probe.eos.microbatch=100", "probe.eos.every=1"),
+    ],
+    "released": ["task.data.train_size=20000", "task.data.val_size=2000", "model.width=8", "model.leak_targets=true"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "../shared/data").is_dir(), reason="../shared/data is not here")
+@pytest.mark.parametrize("part", ["edge", "released"])
+def test_a_part_on_real_data_runs_and_is_reported(
+    vrbench: Callable[..., int], scripts: ModuleType, tmp_path: Path, part: str
+) -> None:
+    for words in scripts.PARTS[part]("small", part):
+        first = [word.partition(",")[0] if "=" in word and "[" not in word else word for word in words]
+        assert vrbench(*first, *SMALLEST[part], "trainer.max_steps=2", "trainer.eval_every=2") == 0, words
+    scripts.report(tmp_path / part, part)
+    assert (tmp_path / part / "report" / "report.html").exists()
 
 
 @pytest.mark.parametrize("part", ["table4", "figure2", "released", "edge"])

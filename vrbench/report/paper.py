@@ -27,7 +27,7 @@ from vrbench.report.arms import Arm
 from vrbench.report.compare import Comparison, Verdict, compare
 from vrbench.report.curves import columns, groups
 from vrbench.report.formats import Table, markdown
-from vrbench.report.leaves import covers
+from vrbench.report.leaves import canonical, covers, plain
 from vrbench.report.numerals import number, with_interval
 from vrbench.report.smallest import Smallest
 from vrbench.runs.records import write_whole
@@ -129,13 +129,23 @@ def _row_of_table1(row: Mapping[str, Any], names: Mapping[str, str], found: Sequ
     return f"{title}\n{markdown(Table(headings, cells, [], notes))}"
 
 
-def _comparability(arm: Arm, same: Mapping[str, str]) -> str:
-    if (arm.task, arm.model) == (same["task"], same["model"]):
-        return "Data and model are the paper's; the figures compare as far as the length of the runs does."
-    return (
-        f"The figures are not comparable: {arm.task} with {arm.model} stands in for {same['task']} with "
-        f"{same['model']}. Only the claim can be asked of it."
-    )
+def _comparability(arm: Arm, same: Mapping[str, Any]) -> str:
+    if (arm.task, arm.model) != (same["task"], same["model"]):
+        return (
+            f"The figures are not comparable: {arm.task} with {arm.model} stands in for {same['task']} with "
+            f"{same['model']}. Only the claim can be asked of it."
+        )
+    other = [
+        f"{key}={plain(arm.identity[key])} for {plain(size)}"
+        for key, size in same["sizes"].items()
+        if key in arm.identity and canonical(arm.identity[key]) != canonical(size)
+    ]
+    if other:
+        return (
+            "The figures are not comparable: task and model are the paper's, but not their size "
+            f"({', '.join(other)}). Only the claim can be asked of it."
+        )
+    return "Data, model and length are of the paper's size."
 
 
 def _printed(losses: Sequence[float] | None) -> str:
