@@ -7,6 +7,7 @@ import re
 import statistics
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +101,25 @@ class Committed:
             values = [plain(record["params"][key]) for record in arm.tuned if key in record["params"]]
             found.setdefault((arm.task, arm.optimizer), Counter()).update(values)
         return {place: counts for place, counts in found.items() if counts}
+
+    def grid(self, down: Sequence[str], across: Sequence[str]) -> dict[tuple[str, ...], dict[tuple[str, ...], Arm]]:
+        """The arms by the values of these settings (or `task`, `model`, `optimizer`): rows by `down`, columns by
+        `across`; a dash where an arm has no such setting. Raises ValueError where two arms fall on one place.
+        """
+        rows: dict[tuple[str, ...], dict[tuple[str, ...], Arm]] = {}
+        for arm in self.arms:
+            of = {"task": arm.task, "model": arm.model, "optimizer": arm.optimizer, **arm.settings}
+            row, column = (tuple(of.get(key, "–") for key in keys) for keys in (down, across))
+            if column in rows.setdefault(row, {}):
+                raise ValueError(f"{self.folder.name}: {row}, {column}: several arms; name more settings")
+            rows[row][column] = arm
+        return rows
+
+    def last(self, arm: Arm, key: str) -> float:
+        """A logged metric at the end of an arm's runs: the mean of its last values, nan without one."""
+        logged = ([row[key] for row in run.rows() if key in row] for run in arm.over)
+        ends = [values[-1] for values in logged if values]
+        return statistics.fmean(ends) if ends else float("nan")
 
     def schedules(self, baseline: str = "constant") -> list[Comparison]:
         """Each optimizer under each of its other schedules against itself under the baseline: one family."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import statistics
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +21,11 @@ from typing import Any
 
 from committed import Committed
 
+from vrbench.report.arms import Arm
 from vrbench.report.compare import Verdict
 from vrbench.report.pairs import Pairs
 from vrbench.report.paper import published
+from vrbench.report.statistics import bootstrap_t
 from vrbench.runs.records import write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +60,18 @@ def bounds(pairs: Pairs) -> str:
     return f"{figure(pairs.difference, 3)} [{low}, {high}]"
 
 
+def over_seeds(arm: Arm, key: str) -> str:
+    """`0.5 [0.4, 0.6]`: an arm's mean over finished runs with its bootstrap-t interval; how many diverged, if any."""
+    known = [value for value in arm.by_seed(key).values() if math.isfinite(value)]
+    parts = []
+    if known:
+        ends = [figure(bound, 3) for bound in bootstrap_t(known) if math.isfinite(bound)]
+        parts.append(figure(statistics.fmean(known)) + (f" [{', '.join(ends)}]" if ends else ""))
+    if arm.diverged:
+        parts.append(f"{arm.diverged} of {len(arm.over)} diverged")
+    return ", ".join(parts)
+
+
 def claim(verdict: Verdict) -> str:
     """What a verdict on "VRAdam is better" says of the paper's claim that its loss is the lower one."""
     said = {
@@ -76,7 +91,9 @@ def environment(*more: Any) -> Any:
         loader=ChoiceLoader([*more, FileSystemLoader(PAGES)]), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
-    made.filters |= {"figure": figure, "interval": interval, "bounds": bounds, "claim": claim}
+    made.filters |= {
+        "figure": figure, "interval": interval, "bounds": bounds, "over_seeds": over_seeds, "claim": claim,
+    }  # fmt: skip
     return made
 
 

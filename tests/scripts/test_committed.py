@@ -78,6 +78,43 @@ def test_the_spread_over_seeds_is_within_a_tuning(study: Any) -> None:
     assert study.seed_spread(arm) == pytest.approx(math.sqrt(statistics.fmean(variances)))
 
 
+def test_a_grid_has_an_arm_at_each_place(study: Any) -> None:
+    rows = study.grid(["task", "optimizer"], ["schedule"])
+    assert len(rows) == 6
+    assert all(set(cells) == {("constant",), ("wsd",)} for cells in rows.values())
+    arm = rows["digits", "adamw"]["wsd",]
+    assert (arm.task, arm.optimizer, arm.settings["schedule"]) == ("digits", "adamw", "wsd")
+    with pytest.raises(ValueError, match="several arms"):
+        study.grid(["task"], ["schedule"])
+    assert set(study.grid(["optimizer"], ["task", "schedule", "optimizer.power"])["sgd",]) == {
+        (task, schedule, "–") for task in ("digits", "hypergrid") for schedule in ("constant", "wsd")
+    }
+
+
+def test_the_last_value_is_the_mean_over_runs(study: Any) -> None:
+    arm = study.grid(["task", "optimizer"], ["schedule"])["digits", "vradam"]["wsd",]
+    ends = [next(row["optim/gate"] for row in reversed(list(run.rows())) if "optim/gate" in row) for run in arm.over]
+    assert study.last(arm, "optim/gate") == pytest.approx(statistics.fmean(ends))
+    assert math.isnan(study.last(arm, "eos/ratio"))
+
+
+def test_a_cell_says_mean_interval_and_what_diverged(module: ModuleType, study: Any) -> None:
+    import results_page
+
+    arms = {
+        (arm.task, arm.optimizer, arm.settings["schedule"], replicate): part
+        for arm in study.arms
+        for replicate, part in arm.parts.items()
+    }
+    arm = arms["digits", "adamw", "wsd", 0]
+    values = [run.summary["metrics"]["test/accuracy"] for run in arm.over]
+    assert results_page.over_seeds(arm, "test/accuracy").startswith(f"{statistics.fmean(values):.4g} [")
+    diverged = next(arm for arm in arms.values() if arm.diverged)
+    assert results_page.over_seeds(diverged, "test/loss").endswith(
+        f", {diverged.diverged} of {len(diverged.over)} diverged"
+    )
+
+
 def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     """Those of studies that are not over are in no page yet."""
     import results_page
