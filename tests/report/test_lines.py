@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_runs import make_run, write_rows
 
-from vrbench.report import figures, lines
+from vrbench.report import eos_figure, figures, lines
 from vrbench.report.arms import collect
 from vrbench.report.chart import HEIGHT, TOP, chart
 from vrbench.report.curves import Curve, curve
@@ -174,3 +174,12 @@ def test_of_one_step_alone_the_interval_is_inside() -> None:
     one = Curve([5.0], [1.0], [0.8], [1.2], 3, [])
     found = limits([one, one])
     assert found.low < 0.8 < 1.2 < found.high
+
+
+def test_one_measurement_of_the_edge_is_drawn(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """matplotlib warns of axes that begin where they end."""
+    write_rows(make_run(tmp_path, 1.0), [{"step": 4, "eos/sharpness": 3.0, "eos/threshold": 4.0, "eos/ratio": 0.75}])
+    (arm,) = collect([tmp_path])
+    low, high = eos_figure.figure(arm).axes[0].get_xlim()
+    assert low < 4 < high
+    assert not recwarn

@@ -75,7 +75,9 @@ def figure(arm: Arm, view: View = DEFAULT) -> Figure:
         axis.label_outer()
     axes[-1].set_xlabel("step")
     ends = [line.steps for line in found.values() if line]
-    axes[0].set_xlim(min(steps[0] for steps in ends), max(steps[-1] for steps in ends))
+    first, last = min(steps[0] for steps in ends), max(steps[-1] for steps in ends)
+    if first < last:  # of one step matplotlib sets its own limits
+        axes[0].set_xlim(first, last)
     headline(figure, f"{arm.task}, {arm.model}, {view.described(arm)}")
     marks = any(line.get_label() == "_beyond" for axis in axes for line in axis.lines)
     shown = [line for _, own in drawn for key, _ in own if (line := found[key])]
