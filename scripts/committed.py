@@ -17,6 +17,7 @@ from vrbench.report.arms import Arm, collect
 from vrbench.report.compare import Comparison, compare
 from vrbench.report.leaves import plain
 from vrbench.report.paper import published
+from vrbench.report.publish import confirmed
 from vrbench.report.smallest import Smallest
 from vrbench.report.statistics import holm
 from vrbench.report.study import compact
@@ -90,9 +91,7 @@ class Committed:
     @cached_property
     def arms(self) -> list[Arm]:
         """Its confirmed arms without the control, or all of them where nothing was confirmed."""
-        confirmed = self.records / "confirm"
-        arms = collect([confirmed if confirmed.is_dir() else self.records], today=False)
-        return [arm for arm in arms if arm.over and not arm.control]
+        return [arm for arm in confirmed(self.records) if arm.over and not arm.control]
 
     def chosen(self, key: str) -> dict[tuple[str, str], Counter[str]]:
         """By task and optimizer, how many of its searches chose each value of a key."""

@@ -39,7 +39,7 @@ def publish(study: Path, folder: Path, *, tables_too: bool = True) -> list[Path]
     if not tables_too:
         return [folder / archive.FILE]
     files = rebuild(folder)
-    rivals(_arms(study), MOST_ARMS, Looks(), "publication")
+    rivals(confirmed(study), MOST_ARMS, Looks(), "publication")
     return [folder / archive.FILE, *files]
 
 
@@ -54,13 +54,15 @@ def rebuild(folder: Path) -> list[Path]:
         return _write(study, folder)
 
 
-def _arms(study: Path) -> list[Arm]:
-    confirmed = study / "confirm"
-    return collect([confirmed if confirmed.is_dir() else study], today=False)
+def confirmed(study: Path) -> list[Arm]:
+    """The arms of a study's confirmation, or all of them where nothing was confirmed; their code is not held against
+    the files of today."""
+    folder = study / "confirm"
+    return collect([folder if folder.is_dir() else study], today=False)
 
 
 def _write(study: Path, folder: Path) -> list[Path]:
-    arms = _arms(study)
+    arms = confirmed(study)
     plan, met = registered(arms), rivals(arms, MOST_ARMS, Looks(), "publication")
     summary = tables.summary([arm for arm in arms if arm.over])
     shown = [summary, *(rival.table for rival in met), task_summary.time_profiles(arms)]
