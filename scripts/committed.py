@@ -15,7 +15,7 @@ from typing import Any
 
 from vrbench.report.arms import Arm, collect
 from vrbench.report.compare import Comparison, compare
-from vrbench.report.leaves import plain
+from vrbench.report.leaves import covers, plain
 from vrbench.report.paper import published
 from vrbench.report.publish import confirmed
 from vrbench.report.smallest import Smallest
@@ -140,7 +140,7 @@ class Committed:
         for row in published()["table1"]:
             here = [arm for arm in self.arms if arm.task == row["same"]["task"]]
             for b in (arm for arm in here if arm.optimizer == baseline):
-                for a in (arm for arm in here if arm.optimizer == rival and arm.settings == b.settings):
+                for a in (arm for arm in here if arm.optimizer == rival and _setting(arm) == _setting(b)):
                     rows.append(row)
                     couples.append((_by_loss(a), _by_loss(b)))
         return list(zip(rows, compare(couples, "test", Smallest()), strict=True))
@@ -165,6 +165,11 @@ class Committed:
                     told = {"median": statistics.median(last), "low": min(last), "high": max(last), "count": len(last)}
                     found.append({"arm": arm, "run": run, "reached": max(ratios), **told})
         return found
+
+
+def _setting(arm: Arm) -> dict[str, str]:
+    """What tells an arm from others but the optimizer's own settings, on some of which its searches may agree."""
+    return {"model": arm.model, **{key: value for key, value in arm.settings.items() if not covers("optimizer", key)}}
 
 
 def _by_loss(arm: Arm) -> Arm:

@@ -37,10 +37,11 @@ def confirmed(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 def of(
     runs: list[tuple[dict[str, Any], dict[str, Any]]], row: dict[str, Any], arm: str
 ) -> dict[tuple[int, int], float]:
-    """An arm's test metric by tuning seed and seed."""
+    """An arm's test metric by tuning seed and seed. What its searches happened to agree on (`gate_on=velocity`) is part
+    of its label, and tells it from no other."""
     optimizer, *settings = arm.split(" ")
     asked = {"task": row["task"], "model": row["model"], "optimizer": optimizer}
-    asked |= dict(setting.split("=") for setting in settings)
+    asked |= {key: value for key, value in (setting.split("=") for setting in settings) if key == "schedule"}
     return {
         (run["tuned"]["seeds"][0], run["seed"]): summary["metrics"][f"test/{row['metric']}"]
         for run, summary in runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -60,8 +61,12 @@ def test_schedules_are_compared_within_an_optimizer(study: Any) -> None:
 def test_the_paper_s_rows_are_asked_by_loss(module: ModuleType, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"row": "X", "same": {"task": "digits"}, "losses": {"vradam": [1, 2], "adamw": [1, 2]}}
     monkeypatch.setattr(module, "published", lambda: {"table1": [row]})
+    study.arms = [
+        replace(arm, settings=arm.settings | {"optimizer.gate_on": "velocity"}) if arm.optimizer == "vradam" else arm
+        for arm in study.arms
+    ]  # as where all its searches chose the same
     found = study.beside_paper()
-    assert [one.a.settings for _, one in found] == [{"schedule": "constant"}, {"schedule": "wsd"}]
+    assert [one.a.settings["schedule"] for _, one in found] == ["constant", "wsd"]
     for _, one in found:
         means = [
             statistics.fmean(run.summary["metrics"]["test/loss"] for run in part.over) for part in one.a.parts.values()
