@@ -15,7 +15,7 @@ from typing import Any
 
 from vrbench.report.arms import Arm, collect
 from vrbench.report.compare import Comparison, compare
-from vrbench.report.leaves import covers, plain
+from vrbench.report.leaves import plain
 from vrbench.report.paper import published
 from vrbench.report.publish import confirmed
 from vrbench.report.smallest import Smallest
@@ -54,7 +54,7 @@ class Committed:
     def counted(self) -> str:
         """How many runs were planned and are over, and how they ended."""
         lines = (self.folder / "tables.md").read_text(encoding="utf-8").splitlines()
-        return next(line for line in lines if re.search(r" are over\b", line))
+        return next(line for line in lines if re.search(r" are over\b", line)).rstrip(".")
 
     @property
     def over(self) -> bool:
@@ -120,6 +120,11 @@ class Committed:
         ends = [values[-1] for values in logged if values]
         return statistics.fmean(ends) if ends else float("nan")
 
+    def mean(self, arm: Arm, key: str) -> float:
+        """The mean of a final metric (`test/length`) over the runs that finished, nan without one."""
+        known = [value for value in arm.by_run(key).values() if value == value]
+        return statistics.fmean(known) if known else float("nan")
+
     def schedules(self, baseline: str = "constant") -> list[Comparison]:
         """Each optimizer under each of its other schedules against itself under the baseline: one family."""
         places: dict[tuple[str, str, str], dict[str, Arm]] = {}
@@ -167,9 +172,9 @@ class Committed:
         return found
 
 
-def _setting(arm: Arm) -> dict[str, str]:
-    """What tells an arm from others but the optimizer's own settings, on some of which its searches may agree."""
-    return {"model": arm.model, **{key: value for key, value in arm.settings.items() if not covers("optimizer", key)}}
+def _setting(arm: Arm) -> tuple[str, str]:
+    """Model and schedule. What else tells an arm from others is what its searches happened to agree on."""
+    return arm.model, arm.settings.get("schedule", "")
 
 
 def _by_loss(arm: Arm) -> Arm:

@@ -103,6 +103,14 @@ def test_the_last_value_is_the_mean_over_runs(study: Any) -> None:
     assert math.isnan(study.last(arm, "eos/ratio"))
 
 
+def test_another_metric_is_the_mean_over_all_runs(study: Any) -> None:
+    arm = study.grid(["task", "optimizer"], ["schedule"])["digits", "adamw"]["wsd",]
+    runs = [run for part in arm.parts.values() for run in part.over]
+    assert study.mean(arm, "test/loss") == pytest.approx(
+        statistics.fmean(run.summary["metrics"]["test/loss"] for run in runs)
+    )
+
+
 def test_a_cell_says_mean_interval_and_what_diverged(module: ModuleType, study: Any) -> None:
     import results_page
 
@@ -128,6 +136,7 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     source = "{% import 'tables.md.jinja' as tables with context %}"
     for call in ("scale", "beside", "explained", "spread", "edge", "rivals"):
         source += f"## {call}\n{{{{ tables.{call}(made) }}}}\n"
+    source += "## other\n{{ tables.other_metrics(made, 'digits', ['accuracy', 'loss']) }}\n"
     source += (
         "## chosen\n{{ tables.chosen(made, 'optimizer.gate_on') }}\n## arms\n{{ tables.arms(made, 'accuracy') }}\n"
     )
@@ -135,7 +144,8 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     parts = dict(part.split("\n", 1) for part in text.split("## ")[1:])
     rows = {name: [line for line in part.splitlines() if line.startswith("| ")] for name, part in parts.items()}
     assert {name: len(lines) - 1 for name, lines in rows.items()} == {
-        "scale": 2, "beside": 0, "explained": 6, "spread": 12, "edge": 0, "rivals": 8, "chosen": 2, "arms": 16,
+        "scale": 2, "beside": 0, "explained": 6, "spread": 12, "edge": 0, "rivals": 8,
+        "other": 6, "chosen": 2, "arms": 16,
     }  # fmt: skip
     for lines in rows.values():
         assert len({line.count("|") for line in lines}) == 1
