@@ -15,9 +15,11 @@ from typing import Any
 
 from vrbench.report.arms import Arm, collect
 from vrbench.report.compare import Comparison, compare
+from vrbench.report.control import finished
 from vrbench.report.leaves import plain
 from vrbench.report.paper import published
 from vrbench.report.publish import confirmed
+from vrbench.report.replicates import Control, against_itself
 from vrbench.report.smallest import Smallest
 from vrbench.report.statistics import holm
 from vrbench.report.study import compact
@@ -100,6 +102,15 @@ class Committed:
             values = [plain(record["params"][key]) for record in arm.tuned if key in record["params"]]
             found.setdefault((arm.task, arm.optimizer), Counter()).update(values)
         return {place: counts for place, counts in found.items() if counts}
+
+    def chosen_by(self, optimizer: str, key: str) -> Counter[str]:
+        """How many of an optimizer's searches, over all tasks, chose each value of a key."""
+        return sum((counts for (_, name), counts in self.chosen(key).items() if name == optimizer), Counter[str]())
+
+    def against_itself(self, optimizer: str = "adamw") -> list[tuple[Arm, Control]]:
+        """Of each arm of an optimizer that was tuned several times: how often its tunings differ from each other."""
+        arms = [arm for arm in self.arms if arm.optimizer == optimizer and len(arm.parts) > 1]
+        return [(arm, against_itself(finished(arm, "test"))) for arm in arms]
 
     def grid(self, down: Sequence[str], across: Sequence[str]) -> dict[tuple[str, ...], dict[tuple[str, ...], Arm]]:
         """The arms by the values of these settings (or `task`, `model`, `optimizer`): rows by `down`, columns by

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from types import ModuleType
 from typing import Any
 
 import pytest
 from conftest import ROOT
+from scipy import stats
 
 
 @pytest.fixture
@@ -42,6 +45,25 @@ def test_choices_are_counted_over_searches(study: Any) -> None:
     chosen = study.chosen("optimizer.gate_on")
     assert set(chosen) == {("digits", "vradam"), ("hypergrid", "vradam")}
     assert all(sum(counts.values()) == 6 for counts in chosen.values())  # two schedules, three tunings
+
+
+def test_choices_of_all_tasks_are_added(study: Any) -> None:
+    both = study.chosen_by("vradam", "optimizer.gate_on")
+    assert both == sum(study.chosen("optimizer.gate_on").values(), Counter())
+    assert both.total() == 12
+    assert study.chosen_by("sgd", "optimizer.gate_on").total() == 0
+
+
+def test_tunings_are_held_against_each_other(study: Any) -> None:
+    """Welch's test of scipy, over every couple of an arm's tunings."""
+    found = study.against_itself()
+    assert [(arm.task, arm.settings["schedule"]) for arm, _ in found] == [
+        (task, schedule) for task in ("digits", "hypergrid") for schedule in ("constant", "wsd")
+    ]
+    for arm, itself in found:
+        seeds = [[v for v in part.by_seed(f"test/{arm.metric}").values() if v == v] for part in arm.parts.values()]
+        p = [stats.ttest_ind(a, b, equal_var=False).pvalue for a, b in combinations(seeds, 2)]
+        assert (itself.single, itself.couples) == (sum(value < 0.05 for value in p), 3)
 
 
 def test_schedules_are_compared_within_an_optimizer(study: Any) -> None:
@@ -134,7 +156,7 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     from jinja2 import DictLoader
 
     source = "{% import 'tables.md.jinja' as tables with context %}"
-    for call in ("scale", "beside", "explained", "spread", "edge", "rivals"):
+    for call in ("scale", "beside", "explained", "spread", "edge", "rivals", "itself"):
         source += f"## {call}\n{{{{ tables.{call}(made) }}}}\n"
     source += "## other\n{{ tables.other_metrics(made, 'digits', ['accuracy', 'loss']) }}\n"
     source += (
@@ -145,7 +167,15 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     rows = {name: [line for line in part.splitlines() if line.startswith("| ")] for name, part in parts.items()}
     assert {name: len(lines) - 1 for name, lines in rows.items()} == {
         "scale": 2, "beside": 0, "explained": 6, "spread": 12, "edge": 0, "rivals": 8,
-        "other": 6, "chosen": 2, "arms": 16,
+        "itself": 4, "other": 6, "chosen": 2, "arms": 16,
     }  # fmt: skip
+    verdicts = [
+        {"task": "a", "verdict": "worse"},
+        {"task": "b", "verdict": "better"},
+        {"task": "c", "verdict": "worse"},
+    ]
+    source = "{% import 'tables.md.jinja' as tables with context %}{{ tables.by_verdict(made)|trim }}"
+    page = results_page.environment(DictLoader({"page": source})).get_template("page")
+    assert page.render(made=verdicts) == "better on b; worse on a, c"
     for lines in rows.values():
         assert len({line.count("|") for line in lines}) == 1
