@@ -136,6 +136,10 @@ class Committed:
         known = [value for value in arm.by_run(key).values() if value == value]
         return statistics.fmean(known) if known else float("nan")
 
+    def within(self, arm: Arm, key: str, low: float, high: float) -> int:
+        """How many of an arm's runs have a final metric from `low` to `high`."""
+        return sum(low <= value <= high for value in arm.by_run(key).values())
+
     def schedules(self, baseline: str = "constant") -> list[Comparison]:
         """Each optimizer under each of its other schedules against itself under the baseline: one family."""
         places: dict[tuple[str, str, str], dict[str, Arm]] = {}

@@ -134,6 +134,33 @@ def test_two_shells_share_a_study(plan: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "s/tune").glob("*/summary.json"))) == 12
 
 
+def test_a_report_waits_for_the_last_confirmation(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where another process has it, a report would be a look with fewer runs than were planned."""
+    content, digest = study.read_plan(plan)
+    study.register(tmp_path / "s", digest, content)
+    called: list[str] = []
+
+    def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+        called.append(words[2] if words[2] == "vrbench" else words[3])
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for number in range(1, 7):
+        done = tmp_path / "s/confirm" / str(number)
+        done.mkdir(parents=True)
+        (done / "summary.json").write_text("{}")
+        called.clear()
+        assert study.main([str(plan), "--go", "--results-dir", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        if number < 6:
+            assert set(called) == {"vrbench"}
+            assert f"study=s: {6 - number} confirmation runs are in work elsewhere: what ends last reports" in said
+    assert called[-2:] == ["table", "html"]
+    assert "in work elsewhere" not in said
+
+
 def test_a_published_study_goes_on_elsewhere(
     plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,15 @@ def test_another_metric_is_the_mean_over_all_runs(study: Any) -> None:
     )
 
 
+def test_runs_within_bounds_are_counted(study: Any) -> None:
+    arm = study.grid(["task", "optimizer"], ["schedule"])["digits", "adamw"]["wsd",]
+    values = sorted(arm.by_run("test/accuracy").values())
+    assert study.within(arm, "test/accuracy", values[2], values[-2]) == sum(
+        values[2] <= value <= values[-2] for value in values
+    )
+    assert study.within(arm, "test/accuracy", 2, 3) == 0
+
+
 def test_a_cell_says_mean_interval_and_what_diverged(module: ModuleType, study: Any) -> None:
     import results_page
 

@@ -144,6 +144,10 @@ def _go(plan: Plan, study: Path, overrides: Sequence[str]) -> int:
         print(f"\n$ vrbench {shlex.join(command)}", flush=True)
         if code := subprocess.run([sys.executable, "-m", "vrbench", *command]).returncode:
             return code
+    over, planned = progress(study).confirmed, plan.searches * plan.seeds
+    if over < planned:  # a report now would be a look with fewer runs than planned, which costs the test its power
+        print(f"\nstudy={plan.study}: {planned - over} confirmation runs are in work elsewhere: what ends last reports")
+        return 0
     confirmed, folder = str(study / "confirm"), study / "report"
     for words in (
         ["table", confirmed, "--baseline", plan.baseline],
