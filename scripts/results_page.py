@@ -65,8 +65,9 @@ def over_seeds(arm: Arm, key: str) -> str:
     known = [value for value in arm.by_seed(key).values() if math.isfinite(value)]
     parts = []
     if known:
-        ends = [figure(bound, 3) for bound in bootstrap_t(known) if math.isfinite(bound)]
-        parts.append(figure(statistics.fmean(known)) + (f" [{', '.join(ends)}]" if ends else ""))
+        low, high = bootstrap_t(known)
+        ends = f" [{figure(low, 3)}, {figure(high, 3)}]" if math.isfinite(high - low) else ""
+        parts.append(figure(statistics.fmean(known)) + ends)
     if arm.diverged:
         parts.append(f"{arm.diverged} of {len(arm.over)} diverged")
     return ", ".join(parts)
