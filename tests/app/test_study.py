@@ -156,9 +156,9 @@ def test_a_report_waits_for_the_last_confirmation(
         said = capsys.readouterr().out
         if number < 6:
             assert set(called) == {"vrbench"}
-            assert f"study=s: {6 - number} confirmation runs are in work elsewhere: what ends last reports" in said
+            assert f"study=s: {6 - number} confirmation runs are in other processes: the last to end reports" in said
     assert called[-2:] == ["table", "html"]
-    assert "in work elsewhere" not in said
+    assert "other processes" not in said
 
 
 def test_a_published_study_goes_on_elsewhere(
