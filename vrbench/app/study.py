@@ -146,7 +146,8 @@ def _go(plan: Plan, study: Path, overrides: Sequence[str]) -> int:
             return code
     over, planned = progress(study).confirmed, plan.searches * plan.seeds
     if over < planned:  # a report now would be a look with fewer runs than planned, which costs the test its power
-        print(f"\nstudy={plan.study}: {planned - over} confirmation runs are in other processes: the last to end reports")
+        left = planned - over
+        print(f"\nstudy={plan.study}: {left} confirmation runs are in other processes: the last to end reports")
         return 0
     confirmed, folder = str(study / "confirm"), study / "report"
     for words in (
