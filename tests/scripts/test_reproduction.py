@@ -41,7 +41,7 @@ def test_a_part_of_each_kind_runs_and_is_reported(
     (figure2,) = scripts.figure2("smoke", "smoke-figure2")
     assert vrbench(*figure2, *FAST) == 0
     assert sum(1 for _ in scripts.ablations("smoke", "smoke-ablations")) == 7
-    scripts.report(tmp_path / "smoke-table1")
+    scripts.report(tmp_path / "smoke-table1", "table1")
     reports = {path.name for path in (tmp_path / "smoke-table1" / "report").iterdir()}
     assert {"report.html", "paper.md"} <= reports
 
