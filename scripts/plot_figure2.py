@@ -10,17 +10,17 @@ gradient norms although its gate is on the velocity: that one is drawn too, wher
 from __future__ import annotations
 
 import argparse
-import tempfile
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from committed import Committed
 
 from vrbench.report.eos_figure import curve
 from vrbench.report.style import Look, looks, panels, save, styled
-from vrbench.runs import archive
-from vrbench.runs.records import Run, find_runs
+from vrbench.runs.records import find_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,8 +57,9 @@ def _draw(axis: Axes, rows: Sequence[Mapping[str, Any]], key: str, label: str, l
         axis.plot(*steps, color="0.5", linestyle=":", label=f"{label}, from gradient norms")
 
 
-def draw(runs: Sequence[Run], output: Path) -> None:
-    """Write the figure of some runs. Raises ValueError where there is none that is over."""
+def drawn(study: Committed) -> bytes:
+    """The figure of a study's runs that are over, as SVG. Raises OSError, and ValueError where there is none."""
+    runs = [run for run in find_runs(study.records) if run.summary is not None]
     names = [f"{run.manifest['choices']['optimizer']} {run.manifest['seed']}" for run in runs]
     if not names:
         raise ValueError("no run that is over")
@@ -76,18 +77,18 @@ def draw(runs: Sequence[Run], output: Path) -> None:
         axes[0].legend()
         axes[-1].legend()
         axes[-1].set_xlabel("step")
-        save(figure, output, "svg")
+        content = io.BytesIO()
+        save(figure, content, "svg")
+    return content.getvalue()
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Unpack the study's records and draw."""
+    """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="a folder of results/ with records.tar.xz")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(words)
-    with tempfile.TemporaryDirectory() as temporary:
-        archive.unpack(options.study / archive.FILE, Path(temporary))
-        draw([run for run in find_runs(Path(temporary)) if run.summary is not None], options.output)
+    options.output.write_bytes(drawn(Committed(options.study)))
 
 
 if __name__ == "__main__":

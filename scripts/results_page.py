@@ -1,6 +1,6 @@
-"""docs/results.md, the README's findings and its first table, filled in from the committed studies.
+"""docs/results.md with its curves, the README's findings and its first table, filled in from the committed studies.
 
-    python scripts/results_page.py            # write both
+    python scripts/results_page.py            # write them
     python scripts/results_page.py --check    # exit code 1 where they are not what the records give
 
 No measured number of theirs is typed by hand. Their texts are Jinja templates, scripts/pages/results.md.jinja and
@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import plot_figure2
 from committed import Committed
 
 from vrbench.report.arms import Arm
@@ -33,6 +34,8 @@ RESULTS = ROOT / "results"
 PAGES = Path(__file__).parent / "pages"
 SECTION = "## What it found so far\n"
 """Of the README: this heading up to the next."""
+CURVES = {"paper_figure2": "figure2.svg", "paper_edge": "edge.svg"}
+"""The studies that are curves, one line a run, and the picture of each."""
 
 
 @lru_cache
@@ -112,7 +115,12 @@ def pages() -> dict[Path, str]:
     text = re.sub(rf"{re.escape(table.partition(chr(10))[0])}\n(\|.*\n)+", lambda _: table, text)
     before, _, rest = text.partition(SECTION)
     after = rest[rest.index("\n## ") + 1 :]
-    return {
+    curves = {
+        RESULTS / name / file: plot_figure2.drawn(study(name)).decode()
+        for name, file in CURVES.items()
+        if study(name).over
+    }
+    return curves | {
         ROOT / "docs" / "results.md": render("results.md.jinja"),
         readme: f"{before}{SECTION}\n{render('findings.md.jinja').strip()}\n\n{after}",
     }
@@ -123,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
-    old = {path: text for path, text in pages().items() if path.read_text(encoding="utf-8") != text}
+    old = {path: text for path, text in pages().items() if not path.exists() or path.read_text("utf-8") != text}
     for path, text in old.items():
         print(path.relative_to(ROOT))
         if not check:

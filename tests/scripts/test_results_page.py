@@ -49,3 +49,24 @@ def test_another_verdict_is_another_page(
         script.main()
     assert stopped.value.code == 1
     assert set(capsys.readouterr().out.split()) == {"docs/results.md", "README.md"}
+
+
+def test_the_curves_of_a_study_that_is_over_are_among_the_files(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "render", lambda template: "")
+    monkeypatch.setattr(script, "CURVES", {"digits_control": "curves.svg", "nowhere": "curves.svg"})
+    monkeypatch.setattr(script.plot_figure2, "drawn", lambda study: study.folder.name.encode())
+    assert {
+        path.relative_to(ROOT).as_posix(): text for path, text in script.pages().items() if path.suffix == ".svg"
+    } == {"results/digits_control/curves.svg": "digits_control"}
+
+
+def test_a_file_that_is_not_there_is_not_as_it_should_be(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script, "pages", lambda: {ROOT / "results" / "nowhere.svg": ""})
+    with pytest.raises(SystemExit) as stopped:
+        script.main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().out.split() == ["results/nowhere.svg"]
