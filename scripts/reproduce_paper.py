@@ -84,7 +84,7 @@ def matched(study: str) -> Iterator[Command]:
                 f"++hydra.sweeper.space.optimizer.beta3={beta3}",
             ]
         yield ["-m", "sweep=tune", f"study={study}", *task, *rest, "optimizer=adamw"]
-    yield ["-m", "experiment=confirm", f"study={study}", "seed=range(2000,2006)", "logger=none", "trainer.threads=1"]
+    yield ["-m", "experiment=confirm", f"study={study}", "seed=range(2000,2008)", "logger=none", "trainer.threads=1"]
 
 
 def small_tasks() -> list[Command]:

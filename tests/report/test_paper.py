@@ -88,6 +88,23 @@ def test_table4_asks_whether_two_is_the_best_power(tmp_path: Path) -> None:
     assert "1.155" in rows["3"]
     assert "not the same direction: worse" in rows["4"]
     assert "not in our sources" in rows["4"]
+    assert "not tuned again for each k" in text
+
+
+def test_powers_that_were_tuned_each_by_itself_are_table4(tmp_path: Path) -> None:
+    """Beside them a form of the gate with one power only, which is no row of the table."""
+    how = {"trials": 8, "budget": 8, "sampler": "random", "seeds": [1000], "metric": None, "space": {}, "edges": []}
+    forms = [(2.0, "velocity", 0.01), (3.0, "velocity", 0.02), (2.0, "gradient", 0.03)]
+    for number, (power, gate_on, lr) in enumerate(forms):
+        tuned = {**how, "search": f"s{number}", "params": {"optimizer.lr": lr}, "replicate": 0}
+        settings = {"power": power, "gate_on": gate_on, "lr": lr}
+        for seed in range(8):
+            loss = 1.0 + lr + random.Random(seed).gauss(0, 0.001)
+            make_run(tmp_path, loss, seed=seed, metric="loss", direction="min", settings=settings, tuned=tuned)
+    text = written(tmp_path)
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    assert [row for row in rows if row.isdigit()] == ["2", "3"]
+    assert "Each k was tuned by itself: optimizer.lr." in text
 
 
 def test_figure2_looks_at_the_gate(tmp_path: Path) -> None:

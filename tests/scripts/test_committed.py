@@ -169,14 +169,15 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
         source += f"## {call}\n{{{{ tables.{call}(made) }}}}\n"
     source += "## other\n{{ tables.other_metrics(made, 'digits', ['accuracy', 'loss']) }}\n"
     source += (
-        "## chosen\n{{ tables.chosen(made, 'optimizer.gate_on') }}\n## arms\n{{ tables.arms(made, 'accuracy') }}\n"
+        "## chosen\n{{ tables.chosen(made, 'optimizer.gate_on') }}\n## forms\n{{ tables.forms(made, ['schedule']) }}\n"
     )
     text = results_page.environment(DictLoader({"page": source})).get_template("page").render(made=study)
     parts = dict(part.split("\n", 1) for part in text.split("## ")[1:])
+    assert all("|\n\n|" not in part for part in parts.values())  # which would end a table
     rows = {name: [line for line in part.splitlines() if line.startswith("| ")] for name, part in parts.items()}
     assert {name: len(lines) - 1 for name, lines in rows.items()} == {
         "scale": 2, "beside": 0, "explained": 6, "spread": 12, "edge": 0, "rivals": 8,
-        "itself": 4, "other": 6, "chosen": 2, "arms": 16,
+        "itself": 4, "other": 6, "chosen": 2, "forms": 12,
     }  # fmt: skip
     verdicts = [
         {"task": "a", "verdict": "worse"},

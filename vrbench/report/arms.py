@@ -86,6 +86,12 @@ class Arm:
         return " ".join(f"{key}={value}" for key, value in self.settings.items())
 
     @property
+    def unsearched(self) -> dict[str, str]:
+        """The settings without those that its searches chose."""
+        searched = {key for record in self.tuned for key in record["params"]}
+        return {key: value for key, value in self.settings.items() if key not in searched}
+
+    @property
     def name(self) -> str:
         """Task, model and label: `digits mlp vradam lr=0.001`."""
         return f"{self.task} {self.model} {self.label}"

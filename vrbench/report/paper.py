@@ -106,9 +106,9 @@ def _by_model(arms: Sequence[Arm], task: str, metric: str, optimizers: Mapping[s
         yield {optimizer: same[0] for optimizer, same in stands.items() if len(same) == 1}
 
 
-def _own(arm: Arm) -> set[str]:
-    """The optimizer's settings among those that tell the arm from others."""
-    return {key for key in arm.settings if covers("optimizer", key)}
+def _own(arm: Arm) -> dict[str, str]:
+    """The optimizer's settings among those that tell the arm from others, without what its searches chose."""
+    return {key: value for key, value in arm.unsearched.items() if covers("optimizer", key)}
 
 
 def _row_of_table1(row: Mapping[str, Any], names: Mapping[str, str], found: Sequence[Comparison]) -> str:
@@ -177,11 +177,12 @@ def _answered(one: Comparison) -> tuple[str, str]:
 
 
 def _table4(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
-    powers: dict[tuple[str, str], dict[float, Arm]] = {}
+    powers: dict[tuple[str, str, str], dict[float, Arm]] = {}
     for arm in arms:
-        if arm.optimizer == OURS and _own(arm) == {"optimizer.power"}:
-            power = float(arm.settings["optimizer.power"])
-            there = powers.setdefault((arm.task, arm.model), {})
+        own = _own(arm)
+        if arm.optimizer == OURS and "optimizer.power" in own:
+            power = float(own.pop("optimizer.power"))
+            there = powers.setdefault((arm.task, arm.model, canonical(own)), {})
             if power in there:
                 print(f"vrbench: table 4: {arm.name}: another arm has this power; left out", file=sys.stderr)
                 continue
@@ -206,10 +207,17 @@ def _table4(arms: Sequence[Arm], print_of: Mapping[str, Any]) -> Iterator[str]:
         ]
         notes = [
             _comparability(ours, print_of["same"]),
-            "All else at the tuned values of k = 2; not tuned again for each k.",
+            _how_tuned(list(by_power.values())),
             *_notes(found),
         ]
         yield f"## Table 4, kinetic power: {ours.task}, {ours.model}\n\n{markdown(Table(headings, cells, [], notes))}"
+
+
+def _how_tuned(arms: Sequence[Arm]) -> str:
+    searches = [{record["search"] for record in arm.tuned} for arm in arms]
+    if all(searches) and not set.intersection(*searches):
+        return f"Each k was tuned by itself: {', '.join(sorted(arms[0].tuned[0]['params']))}."
+    return "All else at the tuned values of k = 2; not tuned again for each k."
 
 
 def _printed_power(print_of: Mapping[str, Any], power: float) -> str:
