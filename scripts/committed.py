@@ -43,6 +43,12 @@ class Committed:
         """The comparisons of a rival with the baseline, one a task, model and schedule."""
         return self.rows[f"{rival} against {baseline}"]
 
+    def by_gain(self, baseline: str = "adamw") -> list[dict[str, Any]]:
+        """The comparisons of all rivals with the baseline, task by task, the largest gain first."""
+        rows = [row for title, rows in self.rows.items() if title.endswith(f" against {baseline}") for row in rows]
+        sign = {"max": -1, "min": 1}
+        return sorted(rows, key=lambda row: (row["task"], sign[row["direction"]] * row["difference"]))
+
     def family(self, rival: str) -> list[float]:
         """Holm's p values of a rival's comparisons with all its baselines, as the one family that they are."""
         tables = [rows for title, rows in self.rows.items() if title.startswith(f"{rival} against ")]
@@ -111,6 +117,15 @@ class Committed:
         """Of each arm of an optimizer that was tuned several times: how often its tunings differ from each other."""
         arms = [arm for arm in self.arms if arm.optimizer == optimizer and len(arm.parts) > 1]
         return [(arm, against_itself(finished(arm, "test"))) for arm in arms]
+
+    def tunings(self, optimizer: str = "adamw") -> list[tuple[Arm, list[float]]]:
+        """Of each arm of an optimizer that was tuned several times, the tunings' means on the test split, sorted."""
+        found = []
+        for arm in self.arms:
+            if arm.optimizer == optimizer and arm.parts:
+                by_seed = (part.by_seed(f"test/{arm.metric}").values() for part in arm.parts.values())
+                found.append((arm, sorted(statistics.fmean(values) for values in by_seed)))
+        return found
 
     def grid(self, down: Sequence[str], across: Sequence[str]) -> dict[tuple[str, ...], dict[tuple[str, ...], Arm]]:
         """The arms by the values of these settings (or `task`, `model`, `optimizer`): rows by `down`, columns by

@@ -97,7 +97,7 @@ def environment(*more: Any) -> Any:
     )  # fmt: skip
     made.filters |= {
         "figure": figure, "interval": interval, "bounds": bounds, "over_seeds": over_seeds, "claim": claim,
-        "short": lambda key: key.removeprefix("optimizer."),
+        "median": statistics.median, "short": lambda key: key.removeprefix("optimizer."),
     }  # fmt: skip
     return made
 

@@ -105,6 +105,25 @@ def test_the_spread_over_seeds_is_within_a_tuning(study: Any) -> None:
     assert study.seed_spread(arm) == pytest.approx(math.sqrt(statistics.fmean(variances)))
 
 
+def test_comparisons_of_a_task_stand_by_gain(study: Any) -> None:
+    rows = study.by_gain()
+    assert len(rows) == 8
+    assert [row["task"] for row in rows] == ["digits"] * 4 + ["hypergrid"] * 4
+    digits, hypergrid = rows[:4], rows[4:]
+    assert {digits[0]["direction"], hypergrid[0]["direction"]} == {"max", "min"}
+    assert [row["difference"] for row in digits] == sorted((row["difference"] for row in digits), reverse=True)
+    assert [row["difference"] for row in hypergrid] == sorted(row["difference"] for row in hypergrid)
+
+
+def test_the_means_of_tunings_are_sorted(study: Any) -> None:
+    found = study.tunings()
+    assert len(found) == 4  # two tasks, two schedules
+    for arm, means in found:
+        assert len(means) == 3
+        assert means == sorted(means)
+        assert statistics.fmean(means) == pytest.approx(statistics.fmean(arm.by_run(f"test/{arm.metric}").values()))
+
+
 def test_a_grid_has_an_arm_at_each_place(study: Any) -> None:
     rows = study.grid(["task", "optimizer"], ["schedule"])
     assert len(rows) == 6
@@ -167,6 +186,7 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     source = "{% import 'tables.md.jinja' as tables with context %}"
     for call in ("scale", "beside", "explained", "spread", "edge", "rivals", "itself"):
         source += f"## {call}\n{{{{ tables.{call}(made) }}}}\n"
+    source += "## tunings\n{{ tables.tunings(made, 'adamw') }}\n"
     source += "## other\n{{ tables.other_metrics(made, 'digits', ['accuracy', 'loss']) }}\n"
     source += (
         "## chosen\n{{ tables.chosen(made, 'optimizer.gate_on') }}\n## forms\n{{ tables.forms(made, ['schedule']) }}\n"
@@ -177,7 +197,7 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     rows = {name: [line for line in part.splitlines() if line.startswith("| ")] for name, part in parts.items()}
     assert {name: len(lines) - 1 for name, lines in rows.items()} == {
         "scale": 2, "beside": 0, "explained": 6, "spread": 12, "edge": 0, "rivals": 8,
-        "itself": 4, "other": 6, "chosen": 2, "forms": 12,
+        "itself": 4, "tunings": 4, "other": 6, "chosen": 2, "forms": 12,
     }  # fmt: skip
     verdicts = [
         {"task": "a", "verdict": "worse"},
