@@ -123,7 +123,7 @@ class Committed:
         found = []
         for arm in self.arms:
             if arm.optimizer == optimizer and arm.parts:
-                by_seed = (part.by_seed(f"test/{arm.metric}").values() for part in arm.parts.values())
+                by_seed = (part.by_seed(f"test/{arm.metric}").values() for part in arm.tunings)
                 found.append((arm, sorted(statistics.fmean(values) for values in by_seed)))
         return found
 
@@ -184,7 +184,7 @@ class Committed:
         """The standard deviation over seeds of an arm's test metric, the root mean square over its tunings."""
         variances = [
             statistics.variance(values)
-            for part in (arm.parts or {0: arm}).values()
+            for part in arm.tunings
             if len(values := [v for v in part.by_seed(f"test/{arm.metric}").values() if v == v]) > 1
         ]
         return statistics.fmean(variances) ** 0.5 if variances else float("nan")

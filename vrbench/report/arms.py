@@ -86,6 +86,11 @@ class Arm:
         return " ".join(f"{key}={value}" for key, value in self.settings.items())
 
     @property
+    def tunings(self) -> list[Arm]:
+        """The arm of each tuning by replicate; itself alone where there was one, or none."""
+        return list(self.parts.values()) or [self]
+
+    @property
     def unsearched(self) -> dict[str, str]:
         """The settings without those that its searches chose."""
         searched = {key for record in self.tuned for key in record["params"]}

@@ -54,7 +54,7 @@ class Runs:
     @property
     def _parts(self) -> list[Arm]:
         """The arms, each tuning of a method by itself."""
-        return [part for arm in self.arms for part in (arm.parts.values() if arm.parts else [arm])]
+        return [part for arm in self.arms for part in arm.tunings]
 
     def runs(self) -> DataFrame:
         """One row a run: what it is, its final metrics (`test/accuracy`), those of its best validation

@@ -22,7 +22,7 @@ def runs(arms: Sequence[Arm]) -> Table:
     Then come the final metrics (`test/accuracy`), the best validation's (`best/val/accuracy`), and the keys of the
     configuration that differ between arms of one task and model. What a run has not is empty (null).
     """
-    parts = [part for arm in arms for part in (arm.parts.values() if arm.parts else [arm])]
+    parts = [part for arm in arms for part in arm.tunings]
     rows = [_row(part, run) for part in parts for run in part.runs]
     keys = _varied(parts)
     metrics = sorted({key for _, found in rows for key in found}, key=lambda key: (key.startswith("best/"), key))
