@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 import tempfile
@@ -154,6 +155,19 @@ class Committed:
     def within(self, arm: Arm, key: str, low: float, high: float) -> int:
         """How many of an arm's runs have a final metric from `low` to `high`."""
         return sum(low <= value <= high for value in arm.by_run(key).values())
+
+    def lower(self, a: Arm, b: Arm, key: str) -> tuple[int, int]:
+        """In how many of the seeds that both have a final metric of `a` is lower than that of `b`, and of how many."""
+        ours, theirs = a.by_seed(key), b.by_seed(key)
+        both = ours.keys() & theirs.keys()
+        return sum(ours[seed] < theirs[seed] for seed in both), len(both)
+
+    @property
+    def unigram(self) -> float:
+        """The loss of words drawn by their frequency on the validation text, which all runs of it logged."""
+        logged = (value for arm in self.arms for value in arm.by_seed("val/unigram_perplexity").values())
+        (perplexity,) = {value for value in logged if value == value}
+        return math.log(perplexity)
 
     def schedules(self, baseline: str = "constant") -> list[Comparison]:
         """Each optimizer under each of its other schedules against itself under the baseline: one family."""

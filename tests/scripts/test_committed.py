@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from conftest import ROOT
+from made_runs import make_run
 from scipy import stats
+
+from vrbench.report.arms import collect
 
 
 @pytest.fixture
@@ -122,6 +127,28 @@ def test_the_means_of_tunings_are_sorted(study: Any) -> None:
         assert len(means) == 3
         assert means == sorted(means)
         assert statistics.fmean(means) == pytest.approx(statistics.fmean(arm.by_run(f"test/{arm.metric}").values()))
+
+
+def test_seeds_with_the_lower_value_are_counted(study: Any) -> None:
+    rows = study.grid(["task", "optimizer"], ["schedule"])
+    a, b = (rows["digits", name]["wsd",].tunings[0] for name in ("vradam", "adamw"))
+    ours, theirs = a.by_seed("test/loss"), b.by_seed("test/loss")
+    assert study.lower(a, b, "test/loss") == (sum(ours[seed] < theirs[seed] for seed in ours), len(ours))
+    assert study.lower(a, a, "test/loss") == (0, len(ours))
+
+
+def test_the_loss_of_word_frequencies_is_what_every_run_logged(module: ModuleType, tmp_path: Path) -> None:
+    for optimizer, perplexity in (("adam", 500.0), ("sgd", 500.0), ("lion", 400.0)):
+        folder = make_run(tmp_path, 0.5, optimizer=optimizer)
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["metrics"]["val/unigram_perplexity"] = perplexity
+        (folder / "summary.json").write_text(json.dumps(summary))
+    one = module.Committed(tmp_path)
+    one.arms = [arm for arm in collect([tmp_path]) if arm.optimizer != "lion"]
+    assert one.unigram == pytest.approx(math.log(500))
+    one.arms = collect([tmp_path])
+    with pytest.raises(ValueError, match="unpack"):
+        _ = one.unigram
 
 
 def test_a_grid_has_an_arm_at_each_place(study: Any) -> None:
