@@ -23,7 +23,8 @@ import numpy as np
 from scipy import stats
 
 from vrbench.report import statistics
-from vrbench.report.arms import Arm, collect
+from vrbench.report.arms import Arm
+from vrbench.report.collect import collect
 from vrbench.report.compare import values
 from vrbench.report.replicates import t_test
 from vrbench.runs import archive

@@ -12,7 +12,7 @@ from made_runs import eight, make_run, report
 
 from vrbench.report import arms as arms_module
 from vrbench.report import cautions, figures, page
-from vrbench.report.arms import collect
+from vrbench.report.collect import collect
 from vrbench.report.study import print_study
 
 # ---- code -----------------------------------------------------------------------------------------------------------

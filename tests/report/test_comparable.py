@@ -12,7 +12,8 @@ import pytest
 from made_runs import eight, make_run, report
 
 from vrbench.report import cautions, comparable, page, paper
-from vrbench.report.arms import Arm, collect, seeds_text
+from vrbench.report.arms import Arm, seeds_text
+from vrbench.report.collect import collect
 from vrbench.report.compare import compare, overall, pick
 from vrbench.report.smallest import Smallest
 from vrbench.report.study import print_study

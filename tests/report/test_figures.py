@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from vrbench.report import cost_figure, eos_figure, figures, heat_maps, search_figures, style
-from vrbench.report.arms import Arm, collect
+from vrbench.report.arms import Arm
+from vrbench.report.collect import collect
 from vrbench.report.curves import curve, representative
 from vrbench.report.style import NoData, look_of
 

@@ -9,8 +9,8 @@ import pytest
 from made_runs import make_run, write_rows
 
 from vrbench.report import eos_figure, figures, lines
-from vrbench.report.arms import collect
 from vrbench.report.chart import HEIGHT, TOP, chart
+from vrbench.report.collect import collect
 from vrbench.report.curves import Curve, curve
 from vrbench.report.lines import limits
 from vrbench.report.style import look_of

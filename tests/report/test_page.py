@@ -17,8 +17,8 @@ import pytest
 from made_runs import make_run, write_rows
 
 from vrbench.report import page
-from vrbench.report.arms import collect
 from vrbench.report.chart import TOP, chart
+from vrbench.report.collect import collect
 from vrbench.report.curves import Curve
 from vrbench.report.style import look_of
 

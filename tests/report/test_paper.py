@@ -11,7 +11,7 @@ import yaml
 from made_runs import make_run
 
 from vrbench.report import paper
-from vrbench.report.arms import collect
+from vrbench.report.collect import collect
 
 
 def losses(root: Path, optimizer: str, mean: float, *, task: str = "pydoc", **settings: float) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from tests.made_runs import make_run, report
 from vrbench.report import page
-from vrbench.report.arms import Arm, collect
+from vrbench.report.arms import Arm
+from vrbench.report.collect import collect
 from vrbench.report.compare import compare, judge, pick, sides
 from vrbench.report.looks import FILE, Looks
 from vrbench.report.pairs import bad_runs, pair_replicates

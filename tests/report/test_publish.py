@@ -14,8 +14,8 @@ import pytest
 from conftest import ROOT
 from made_runs import make_run
 
-from vrbench.report import arms, forest, main, publish, tables
-from vrbench.report.arms import collect
+from vrbench.report import forest, main, publish, tables
+from vrbench.report.collect import collect
 from vrbench.report.rivals import rivals
 
 FILES = {"records.tar.xz", "tables.md", "verdicts.json", "provenance.json", "forest.svg"}
@@ -58,7 +58,7 @@ def test_what_was_published_does_not_change_with_the_code(tmp_path: Path) -> Non
     code = {"files": {"vrbench/norms.py": "0" * 16}, "libraries": {}}
     for optimizer, seed in itertools.product(("adamw", "vradam"), (0, 1)):
         make_run(tmp_path / "runs", 0.5 + 0.1 * seed, optimizer=optimizer, seed=seed, study="s", code=code)
-    assert "vrbench/norms.py" in tables.summary(arms.collect([tmp_path / "runs/s"])).records[0]["stale"]
+    assert "vrbench/norms.py" in tables.summary(collect([tmp_path / "runs/s"])).records[0]["stale"]
     publish.publish(tmp_path / "runs/s", tmp_path / "kept")
     assert "norms.py" not in (tmp_path / "kept/tables.md").read_text() + (tmp_path / "kept/verdicts.json").read_text()
 

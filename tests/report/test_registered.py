@@ -9,7 +9,7 @@ import pytest
 from made_runs import make_run
 
 from vrbench.report import main, page
-from vrbench.report.arms import collect
+from vrbench.report.collect import collect
 from vrbench.report.compare import pick_by_schedule
 from vrbench.report.registered import registered
 

@@ -20,7 +20,8 @@ from made_runs import make_run
 
 import vrbench
 from vrbench.report import compare, formats
-from vrbench.report.arms import Arm, collect
+from vrbench.report.arms import Arm
+from vrbench.report.collect import collect
 from vrbench.report.compare import judge
 from vrbench.report.main import main
 from vrbench.report.pairs import pair

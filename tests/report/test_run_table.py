@@ -11,7 +11,7 @@ import pytest
 from made_runs import eight, make_run, report
 
 from vrbench.report import compare
-from vrbench.report.arms import collect
+from vrbench.report.collect import collect
 
 
 def read(told: str) -> list[dict[str, str]]:

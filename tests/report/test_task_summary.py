@@ -9,7 +9,7 @@ import pytest
 
 from tests.made_runs import make_run, report, write_rows
 from vrbench.report import task_summary
-from vrbench.report.arms import collect
+from vrbench.report.collect import collect
 
 
 def timed(root: Path, optimizer: str, task: str, seconds: float, *, seed: int = 0, never: bool = False) -> None:

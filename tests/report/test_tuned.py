@@ -13,7 +13,7 @@ import pytest
 from made_runs import make_run, report
 
 from vrbench.report import formats, page, tables, tuned
-from vrbench.report.arms import collect
+from vrbench.report.collect import collect
 from vrbench.report.compare import compare
 from vrbench.report.publish import publish
 from vrbench.report.smallest import Smallest

@@ -16,7 +16,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox, BboxBase
 
 from vrbench.report import figures, forest
-from vrbench.report.arms import Arm, collect
+from vrbench.report.arms import Arm
+from vrbench.report.collect import collect
 from vrbench.report.main import main
 from vrbench.report.names import display
 from vrbench.report.rivals import rivals

@@ -14,7 +14,7 @@ from conftest import ROOT
 from made_runs import make_run
 
 from vrbench.report import comparable
-from vrbench.report.arms import collect
+from vrbench.report.collect import collect
 from vrbench.runs.added import ADDED, without_added
 from vrbench.runs.archive import unpack
 from vrbench.runs.identity import identify

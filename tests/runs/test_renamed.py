@@ -12,7 +12,7 @@ from made_runs import make_run
 
 from vrbench.app import targets
 from vrbench.report import comparable
-from vrbench.report.arms import collect
+from vrbench.report.collect import collect
 from vrbench.runs.renamed import RENAMED, new_name, today
 from vrbench.runs.source import find_module
 

@@ -17,7 +17,7 @@ from conftest import ROOT
 from made_runs import make_run
 from scipy import stats
 
-from vrbench.report.arms import collect
+from vrbench.report.collect import collect
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ class _Unnoted(Looks):
 
 
 def _of_verdicts(study: Path) -> Iterator[Use]:
-    from vrbench.report.arms import collect
+    from vrbench.report.collect import collect
     from vrbench.report.figures import MOST_ARMS
     from vrbench.report.rivals import rivals
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.report import run_table
-from vrbench.report.arms import Arm, collect
+from vrbench.report.arms import Arm
+from vrbench.report.collect import collect
 from vrbench.report.view import View
 from vrbench.runs.records import Run
 

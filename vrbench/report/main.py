@@ -13,7 +13,8 @@ import click
 
 from vrbench import __version__, terminal
 from vrbench.report import layout
-from vrbench.report.arms import Arm, collect
+from vrbench.report.arms import Arm
+from vrbench.report.collect import collect
 
 if TYPE_CHECKING:
     from vrbench.report.looks import Mode

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.report import forest, formats, tables, task_summary
-from vrbench.report.arms import Arm, collect
+from vrbench.report.arms import Arm
+from vrbench.report.collect import collect
 from vrbench.report.figures import MOST_ARMS
 from vrbench.report.looks import Looks
 from vrbench.report.registered import FILE as PLAN

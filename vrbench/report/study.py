@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vrbench import terminal
-from vrbench.report.arms import Arm, collect
+from vrbench.report.arms import Arm
 from vrbench.report.cautions import mark, notes
+from vrbench.report.collect import collect
 
 
 def mean_and_spread(values: Iterable[float]) -> str:
