@@ -9,10 +9,12 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vrbench.report.arms import Arm
 from vrbench.report.collect import collect
@@ -27,6 +29,23 @@ from vrbench.report.statistics import holm
 from vrbench.report.study import compact
 from vrbench.runs import archive
 from vrbench.tuning.plan import read_plan
+
+
+@dataclass(frozen=True)
+class Lead:
+    """An optimizer's lead over another, by replicate: how much better its test metric is, in the metric's unit."""
+
+    arm: Arm
+    """Of the optimizer, under the schedule."""
+    schedule: str
+    without: np.ndarray
+    """Under the baseline schedule."""
+    with_it: np.ndarray
+
+    @property
+    def taken(self) -> np.ndarray:
+        """What the schedule takes away of it. Both sides are replicates of one number: they have its data split."""
+        return self.without - self.with_it
 
 
 class Committed:
@@ -183,6 +202,26 @@ class Committed:
             if schedule != baseline and baseline in by
         ]
         return compare(couples, "test", Smallest())
+
+    def leads(self, rival: str = "vradam", other: str = "adamw", baseline: str = "constant") -> list[Lead]:
+        """A rival's lead over another optimizer under the baseline schedule and under each other one, by task."""
+        places: dict[tuple[str, str], dict[str, dict[str, Arm]]] = {}
+        for arm in self.arms:
+            schedules = places.setdefault((arm.task, arm.model), {})
+            schedules.setdefault(arm.settings.get("schedule", baseline), {})[arm.optimizer] = arm
+        found = []
+        for schedules in places.values():
+            gains = {
+                schedule: compare([(by[rival], by[other])], "test", Smallest())[0].pairs.gains
+                for schedule, by in schedules.items()
+                if rival in by and other in by
+            }
+            found += [
+                Lead(schedules[schedule][rival], schedule, np.array(gains[baseline]), np.array(own))
+                for schedule, own in gains.items()
+                if schedule != baseline and baseline in gains
+            ]
+        return found
 
     def beside_paper(self, rival: str = "vradam", baseline: str = "adamw") -> list[tuple[dict[str, Any], Comparison]]:
         """The rows of the paper's Table 1 whose task is here, each with the same comparison by loss: one family."""

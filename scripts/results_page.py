@@ -26,7 +26,7 @@ from vrbench.report.arms import Arm
 from vrbench.report.compare import Verdict
 from vrbench.report.pairs import Pairs
 from vrbench.report.paper import published
-from vrbench.report.statistics import bootstrap_t
+from vrbench.report.statistics import bootstrap_t, student
 from vrbench.runs.records import write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +63,12 @@ def bounds(pairs: Pairs) -> str:
     return f"{figure(pairs.difference, 3)} [{low}, {high}]"
 
 
+def estimate(values: Any) -> str:
+    """`0.05 [0.01, 0.09]`: the mean of some numbers with Student's interval."""
+    low, high = (figure(bound, 3) for bound in student(values))
+    return f"{figure(statistics.fmean(values), 3)} [{low}, {high}]"
+
+
 def over_seeds(arm: Arm, key: str) -> str:
     """`0.5 [0.4, 0.6]`: an arm's mean over finished runs with its bootstrap-t interval; how many diverged, if any."""
     known = [value for value in arm.by_seed(key).values() if math.isfinite(value)]
@@ -97,7 +103,7 @@ def environment(*more: Any) -> Any:
     )  # fmt: skip
     made.filters |= {
         "figure": figure, "interval": interval, "bounds": bounds, "over_seeds": over_seeds, "claim": claim,
-        "median": statistics.median, "short": lambda key: key.removeprefix("optimizer."),
+        "estimate": estimate, "median": statistics.median, "short": lambda key: key.removeprefix("optimizer."),
     }  # fmt: skip
     return made
 

@@ -85,6 +85,30 @@ def test_schedules_are_compared_within_an_optimizer(study: Any) -> None:
             assert one.pairs.mean_a == pytest.approx(mean, rel=1e-9)
 
 
+def test_a_lead_is_what_a_replicate_s_mean_is_better_by(study: Any) -> None:
+    """By hand from the runs: means over seeds, the sign of an improvement, replicate by replicate."""
+    import results_page
+
+    by_hand, found = 0, {lead.arm.task: lead for lead in study.leads()}
+    assert set(found) == {"digits", "hypergrid"}
+    arms = {(arm.task, arm.optimizer, arm.settings["schedule"]): arm for arm in study.arms}
+    for task, lead in found.items():
+        assert lead.schedule == "wsd"
+        sign = 1 if lead.arm.direction == "max" else -1
+        for schedule, leads in (("constant", lead.without), ("wsd", lead.with_it)):
+            sides = [arms[task, optimizer, schedule] for optimizer in ("vradam", "adamw")]
+            if any(arm.diverged for arm in sides):
+                continue
+            key, by_hand = f"test/{lead.arm.metric}", by_hand + 1
+            ours, theirs = ([statistics.fmean(p.by_seed(key).values()) for p in arm.tunings] for arm in sides)
+            assert leads == pytest.approx([sign * (a - b) for a, b in zip(ours, theirs, strict=True)])
+    assert by_hand >= 3
+    taken = found["digits"].taken
+    half = stats.t.ppf(0.975, 2) * stats.sem(taken)
+    low, high = (results_page.figure(taken.mean() + side * half, 3) for side in (-1, 1))
+    assert results_page.estimate(taken).endswith(f"[{low}, {high}]")
+
+
 def test_the_paper_s_rows_are_asked_by_loss(module: ModuleType, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"row": "X", "same": {"task": "digits"}, "losses": {"vradam": [1, 2], "adamw": [1, 2]}}
     monkeypatch.setattr(module, "published", lambda: {"table1": [row]})
@@ -211,7 +235,7 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     from jinja2 import DictLoader
 
     source = "{% import 'tables.md.jinja' as tables with context %}"
-    for call in ("scale", "beside", "explained", "spread", "edge", "rivals", "itself"):
+    for call in ("scale", "beside", "explained", "leads", "spread", "edge", "rivals", "itself"):
         source += f"## {call}\n{{{{ tables.{call}(made) }}}}\n"
     source += "## tunings\n{{ tables.tunings(made, 'adamw') }}\n"
     source += "## other\n{{ tables.other_metrics(made, 'digits', ['accuracy', 'loss']) }}\n"
@@ -223,7 +247,7 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     assert all("|\n\n|" not in part for part in parts.values())  # which would end a table
     rows = {name: [line for line in part.splitlines() if line.startswith("| ")] for name, part in parts.items()}
     assert {name: len(lines) - 1 for name, lines in rows.items()} == {
-        "scale": 2, "beside": 0, "explained": 6, "spread": 12, "edge": 0, "rivals": 8,
+        "scale": 2, "beside": 0, "explained": 6, "leads": 2, "spread": 12, "edge": 0, "rivals": 8,
         "itself": 4, "tunings": 4, "other": 6, "chosen": 2, "forms": 12,
     }  # fmt: skip
     verdicts = [
