@@ -16,21 +16,40 @@ from scipy import stats
 
 SEED = {"rng" if "rng" in inspect.signature(stats.permutation_test).parameters else "random_state": 1}
 """As this scipy calls it."""
-STUDIES = [path.parent for path in sorted(ROOT.glob("results/*/verdicts.json")) if '"replicate"' in path.read_text()]
+TABLES = {path.parent: json.loads(path.read_text()) for path in sorted(ROOT.glob("results/*/verdicts.json"))}
+ROWS = {
+    folder: [
+        row
+        for title, table in tables.items()
+        if " against " in title
+        for row in table
+        if row.get("p") is not None and row["split"] == "test"
+    ]
+    for folder, tables in TABLES.items()
+    if (folder / "records.tar.xz").exists()
+}
+"""The comparisons of each study that were tested, on the test split."""
+
+
+def studies(unit: str) -> list[Path]:
+    """Those whose comparisons are over replicates, or over seeds."""
+    return [folder for folder, rows in ROWS.items() if any(row["unit"] == unit for row in rows)]
 
 
 def confirmed(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Manifest and summary of every confirmation run that finished, without the control's."""
+    """Manifest and summary of every run that finished, without a search's trials and the control's."""
     with tarfile.open(folder / "records.tar.xz") as records:
         names = [
             name
             for name in records.getnames()
-            if name.startswith("confirm/") and name.endswith(("manifest.json", "summary.json"))
+            if not name.startswith("tune/") and name.endswith(("manifest.json", "summary.json"))
         ]
         read = {name: json.load(file) for name in names if (file := records.extractfile(name))}
     runs = [(read[name.replace("summary", "manifest")], read[name]) for name in names if name.endswith("summary.json")]
     return [
-        (run, summary) for run, summary in runs if summary["status"] == "finished" and not run["tuned"].get("control")
+        (run, summary)
+        for run, summary in runs
+        if summary["status"] == "finished" and not (run.get("tuned") or {}).get("control")
     ]
 
 
@@ -43,7 +62,7 @@ def of(
     asked = {"task": row["task"], "model": row["model"], "optimizer": optimizer}
     asked |= {key: value for key, value in (setting.split("=") for setting in settings) if key == "schedule"}
     return {
-        (run["tuned"]["seeds"][0], run["seed"]): summary["metrics"][f"test/{row['metric']}"]
+        ((run.get("tuned") or {"seeds": [0]})["seeds"][0], run["seed"]): summary["metrics"][f"test/{row['metric']}"]
         for run, summary in runs
         if asked.items() <= run["choices"].items()
     }
@@ -83,15 +102,12 @@ def evidence(differences: list[float], centre: float) -> float:
     return float(np.mean([np.prod(np.exp(bet * z) / np.cosh(bet * z)) for bet in (0.5, 1, 2, 4, -0.5, -1, -2, -4)]))
 
 
-@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", studies("replicate"), ids=lambda folder: folder.name)
 def test_means_intervals_and_p_are_those_of_an_independent_script(folder: Path) -> None:
     """Over replicates; where a run diverged the test goes by ranks, and the mean is over the others. Where fewer runs
     were looked at before, interval and p are those of the test that may be looked at often."""
-    tables = json.loads((folder / "verdicts.json").read_text()).items()
-    rows = [row for title, table in tables if " against " in title for row in table if row["unit"] == "replicate"]
-    assert rows
     runs = confirmed(folder)
-    for row in rows:
+    for row in ROWS[folder]:
         a, b = of(runs, row, row["a"]), of(runs, row, row["b"])
         differences = replicate_means(a, b)
         if row["test"] == "e-process":
@@ -107,3 +123,16 @@ def test_means_intervals_and_p_are_those_of_an_independent_script(folder: Path) 
         if not row["diverged_a"] + row["diverged_b"]:
             exact = row["test"] == "t" or len(differences) <= 14
             assert row["p"] == pytest.approx(p_value(differences, row["test"]), rel=1e-9 if exact else 0.05), row
+
+
+@pytest.mark.parametrize("folder", studies("seed"), ids=lambda folder: folder.name)
+def test_means_and_p_over_seeds_are_those_of_an_independent_script(folder: Path) -> None:
+    """Where each side has one tuning, or none. The interval is a bootstrap's, which another's draws do not give."""
+    runs = confirmed(folder)
+    for row in ROWS[folder]:
+        a, b = ({seed: value for (_, seed), value in of(runs, row, arm).items()} for arm in (row["a"], row["b"]))
+        differences = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+        assert len(differences) == row["units"]
+        assert row["difference"] == pytest.approx(sum(differences) / len(differences), rel=1e-9)
+        if not row["diverged_a"] + row["diverged_b"]:
+            assert row["p"] == pytest.approx(p_value(differences, "sign-flip"), rel=1e-9), row
