@@ -139,7 +139,7 @@ class Committed:
         arms = [arm for arm in self.arms if arm.optimizer == optimizer and len(arm.parts) > 1]
         return [(arm, against_itself(finished(arm, "test"))) for arm in arms]
 
-    def tunings(self, optimizer: str = "adamw") -> list[tuple[Arm, list[float]]]:
+    def tuning_means(self, optimizer: str = "adamw") -> list[tuple[Arm, list[float]]]:
         """Of each arm of an optimizer that was tuned several times, the tunings' means on the test split, sorted."""
         found = []
         for arm in self.arms:
@@ -161,11 +161,10 @@ class Committed:
             rows[row][column] = arm
         return rows
 
-    def last(self, arm: Arm, key: str) -> float:
-        """A logged metric at the end of an arm's runs: the mean of its last values, nan without one."""
-        logged = ([row[key] for row in run.rows() if key in row] for run in arm.over)
-        ends = [values[-1] for values in logged if values]
-        return statistics.fmean(ends) if ends else float("nan")
+    def highest(self, arms: Sequence[Arm], key: str) -> float:
+        """The highest value of a logged metric in all runs of some arms, nan without one."""
+        logged = (row[key] for arm in arms for run in arm.over for row in run.rows() if key in row)
+        return max(logged, default=float("nan"))
 
     def mean(self, arm: Arm, key: str) -> float:
         """The mean of a final metric (`test/length`) over the runs that finished, nan without one."""
@@ -189,15 +188,19 @@ class Committed:
         (perplexity,) = {value for value in logged if value == value}
         return math.log(perplexity)
 
-    def schedules(self, baseline: str = "constant") -> list[Comparison]:
-        """Each optimizer under each of its other schedules against itself under the baseline: one family."""
+    def _by_schedule(self, baseline: str) -> dict[tuple[str, str, str], dict[str, Arm]]:
+        """By task, model and optimizer its arm under each schedule; where only one is there, it is the baseline."""
         places: dict[tuple[str, str, str], dict[str, Arm]] = {}
         for arm in self.arms:
             schedule = arm.settings.get("schedule", baseline)
             places.setdefault((arm.task, arm.model, arm.optimizer), {})[schedule] = arm
+        return places
+
+    def schedules(self, baseline: str = "constant") -> list[Comparison]:
+        """Each optimizer under each of its other schedules against itself under the baseline: one family."""
         couples = [
             (arm, by[baseline])
-            for by in places.values()
+            for by in self._by_schedule(baseline).values()
             for schedule, arm in by.items()
             if schedule != baseline and baseline in by
         ]
@@ -205,22 +208,18 @@ class Committed:
 
     def leads(self, rival: str = "vradam", other: str = "adamw", baseline: str = "constant") -> list[Lead]:
         """A rival's lead over another optimizer under the baseline schedule and under each other one, by task."""
-        places: dict[tuple[str, str], dict[str, dict[str, Arm]]] = {}
-        for arm in self.arms:
-            schedules = places.setdefault((arm.task, arm.model), {})
-            schedules.setdefault(arm.settings.get("schedule", baseline), {})[arm.optimizer] = arm
-        found = []
-        for schedules in places.values():
+        places, found = self._by_schedule(baseline), []
+        for (task, model, optimizer), ours in places.items():
+            theirs = places.get((task, model, other), {})
+            if optimizer != rival or baseline not in ours.keys() & theirs.keys():
+                continue
             gains = {
-                schedule: compare([(by[rival], by[other])], "test", Smallest())[0].pairs.gains
-                for schedule, by in schedules.items()
-                if rival in by and other in by
+                schedule: np.array(compare([(arm, theirs[schedule])], "test", Smallest())[0].pairs.gains)
+                for schedule, arm in ours.items()
+                if schedule in theirs
             }
-            found += [
-                Lead(schedules[schedule][rival], schedule, np.array(gains[baseline]), np.array(own))
-                for schedule, own in gains.items()
-                if schedule != baseline and baseline in gains
-            ]
+            without = gains.pop(baseline)
+            found += [Lead(ours[schedule], schedule, without, own) for schedule, own in gains.items()]
         return found
 
     def beside_paper(self, rival: str = "vradam", baseline: str = "adamw") -> list[tuple[dict[str, Any], Comparison]]:
