@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from run_curves import RunCurves
 
 from vrbench.report.arms import Arm
 from vrbench.report.collect import collect
@@ -242,21 +243,18 @@ class Committed:
         ]
         return statistics.fmean(variances) ** 0.5 if variances else float("nan")
 
-    def at_edge(self) -> list[dict[str, Any]]:
-        """Of each run, the sharpness over the threshold that it meets in the last third of its measurements."""
-        found = []
-        for arm in self.arms:
-            for run in arm.over:
-                ratios = [row["eos/ratio"] for row in run.rows() if "eos/ratio" in row]
-                last = ratios[-max(1, len(ratios) // 3) :]
-                if last:
-                    told = {"median": statistics.median(last), "low": min(last), "high": max(last), "count": len(last)}
-                    found.append({"arm": arm, "run": run, "reached": max(ratios), **told})
-        return found
+    @cached_property
+    def curves(self) -> dict[str, RunCurves]:
+        """What each run logged, by its arm's label, and its seed where the arm has several."""
+        return {
+            arm.label if len(arm.over) == 1 else f"{arm.label} seed {run.manifest['seed']}": RunCurves(run)
+            for arm in self.arms
+            for run in arm.over
+        }
 
 
 def _setting(arm: Arm) -> tuple[str, str]:
-    """Model and schedule. What else tells an arm from others is what its searches happened to agree on."""
+    """Model and schedule."""
     return arm.model, arm.settings.get("schedule", "")
 
 

@@ -165,7 +165,8 @@ def released(scale: str, study: str) -> Iterator[Command]:
 
 
 def edge(scale: str, study: str) -> Iterator[Command]:
-    """Full batch on 5,000 images of CIFAR-10: gradient descent, Adam and VRAdam against their thresholds."""
+    """Full batch on 5,000 images of CIFAR-10: gradient descent, Adam and VRAdam against their thresholds; VRAdam again
+    with a beta3 of 1000, since at 1 the gate is open there and its threshold is Adam's."""
     images = [
         "task=cifar10",
         "task.batch_size=5000",
@@ -180,6 +181,7 @@ def edge(scale: str, study: str) -> Iterator[Command]:
     yield ["experiment=eos/cifar10_5k", f"study={study}", *own]
     yield ["experiment=eos/adam", f"study={study}", *own]
     yield ["experiment=eos/vradam", f"study={study}", *own]
+    yield ["experiment=eos/vradam", f"study={study}", "optimizer.beta3=1000", *own]
 
 
 PARTS = {

@@ -59,6 +59,14 @@ def test_two_replicates_that_choose_the_same_are_two(tmp_path: Path) -> None:
     assert found.by_run("test/accuracy") == {(0, 2000): 0.5, (1, 2001): 0.6}
 
 
+def test_a_value_that_all_searches_chose_is_no_setting(tmp_path: Path) -> None:
+    method(tmp_path, "vradam", [0.9, 0.8])
+    for replicate in (0, 1):
+        make_run(tmp_path, 0.5, seed=3000 + replicate, tuned=tuned(replicate, 0.001, budget=16))
+    assert {found.label.split("=")[0] for found in collect([tmp_path])} == {"vradam arm"}
+    assert not any("optimizer.lr" in found.identity for found in collect([tmp_path]))
+
+
 def test_replicates_may_have_the_same_seeds(tmp_path: Path) -> None:
     for replicate in (0, 1):
         make_run(tmp_path, 0.5 + replicate / 10, tuned=tuned(replicate, 0.001),

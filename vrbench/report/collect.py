@@ -73,7 +73,7 @@ def collect(paths: Sequence[Path], *, tuning: bool = False, today: bool = True) 
     found, primary, shared = [], {}, _Shared(today)
     for (task, model), here in places.items():
         identities = [[identity_of(group.first) for group in together] for together in here]
-        common = [_common(own) for own in identities]
+        common = [_common(own, shared.searched(together)) for own, together in zip(identities, here, strict=True)]
         for together, own_of, identity, settings in zip(
             here, identities, common, _settings([together[0] for together in here], common), strict=True
         ):
@@ -146,13 +146,16 @@ def _pooled(groups: Iterable[_Group]) -> list[list[_Group]]:
     return alone + [[own[number] for number in sorted(own)] for own in pools.values()]
 
 
-def _common(identities: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all have in common; what they differ in (searched keys, a data split) is no setting of the method."""
+def _common(identities: Sequence[dict[str, Any]], searched: set[str]) -> dict[str, Any]:
+    """What tells the method of several tunings: neither what they differ in, as a data split, nor what was searched,
+    even where all searches chose one value. Of one configuration, all of it."""
     first, *others = identities
+    if not others:
+        return first
     return {
         key: value
         for key, value in first.items()
-        if all(key in one and canonical(one[key]) == canonical(value) for one in others)
+        if key not in searched and all(key in one and canonical(one[key]) == canonical(value) for one in others)
     }
 
 
@@ -194,6 +197,10 @@ class _Shared:
             "unread": frozenset(seed for seed, _, row in over if _was_not_to_read_test(row)),
             "tuned": [self._tuned[one] for one in dict.fromkeys(row["tuned"] for _, _, row in over if "tuned" in row)],
         }
+
+    def searched(self, groups: Iterable[_Group]) -> set[str]:
+        """The keys whose values searches chose."""
+        return {key for group in groups for record in self.of(group)["tuned"] for key in record["params"]}
 
 
 def _rank(row: Row) -> tuple[bool, bool]:
