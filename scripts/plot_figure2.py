@@ -2,9 +2,9 @@
 
     python scripts/plot_figure2.py results/paper_figure2 --output results/paper_figure2/figure2.svg
 
-Training loss and accuracy; the Hessian's largest eigenvalue, and that of the preconditioned one beside the threshold
-that it meets (dashed); the effective rate as a share of the largest. The authors' public script logs a rate from
-gradient norms although its gate is on the velocity: that one is drawn too, where a run has a gate.
+Training loss and accuracy; the Hessian's largest eigenvalue and that of the preconditioned one, with the threshold that
+either meets (thin, dashed); the effective rate as a share of the largest. The authors' public script logs a rate from
+gradient norms although its gate is on the velocity: that one is drawn too, where one run alone has a gate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from committed import Committed
 from run_curves import RunCurves
 
-from vrbench.report.style import Look, looks, panels, save, styled
+from vrbench.report.style import Look, legend_below, looks, panels, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,16 +32,16 @@ PANELS = (
 )
 
 
-def _draw(axis: Axes, curves: RunCurves, key: str, label: str, look: Look) -> None:
-    def line(of: str, **how: Any) -> None:
-        values = curves.of(of)
-        axis.plot(list(values), list(values.values()), **how)
+def _line(axis: Axes, curves: RunCurves, key: str, **how: Any) -> None:
+    values = curves.of(key)
+    axis.plot(list(values), list(values.values()), **how)
 
-    line(key, label=label, **look.line)
-    if key == "eos/preconditioned_sharpness":
-        line("eos/threshold", color=look.color, linestyle="--", linewidth=0.9)
-    if key == "share" and curves.of("gradient_share"):
-        line("gradient_share", color="0.5", linestyle=":", label=f"{label}, from gradient norms")
+
+def _draw(axis: Axes, curves: RunCurves, key: str, label: str, look: Look) -> None:
+    _line(axis, curves, key, label=label, **look.line)
+    of_threshold = "eos/preconditioned_sharpness" if curves.of("eos/preconditioned_sharpness") else "eos/sharpness"
+    if key == of_threshold:
+        _line(axis, curves, "eos/threshold", color=look.color, linestyle="--", linewidth=0.9)
 
 
 def drawn(study: Committed) -> bytes:
@@ -54,12 +54,15 @@ def drawn(study: Committed) -> bytes:
         for label, curves in study.curves.items():
             for axis, (key, _, _) in zip(axes, PANELS, strict=True):
                 _draw(axis, curves, key, label, own[label])
+        gated = [label for label, curves in study.curves.items() if curves.of("gradient_share")]
+        if len(gated) == 1:
+            _line(axes[-1], study.curves[gated[0]], "gradient_share", color="0.5", linestyle=":",
+                  label=f"{gated[0]}, from gradient norms")  # fmt: skip
         for axis, (_, title, scale) in zip(axes, PANELS, strict=True):
             axis.set_yscale(scale)
             axis.set_title(title)
-        axes[0].legend()
-        axes[-1].legend()
         axes[-1].set_xlabel("step")
+        legend_below(figure, axes, note="thin, dashed: the threshold that a sharpness meets")
         content = io.BytesIO()
         save(figure, content, "svg")
     return content.getvalue()

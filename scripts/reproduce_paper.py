@@ -166,7 +166,7 @@ def released(scale: str, study: str) -> Iterator[Command]:
 
 def edge(scale: str, study: str) -> Iterator[Command]:
     """Full batch on 5,000 images of CIFAR-10: gradient descent, Adam and VRAdam against their thresholds; VRAdam again
-    with a beta3 of 1000, since at 1 the gate is open there and its threshold is Adam's."""
+    with a beta3 of 100 and 1000, since at 1 the gate is open there and its threshold is Adam's."""
     images = [
         "task=cifar10",
         "task.batch_size=5000",
@@ -180,8 +180,8 @@ def edge(scale: str, study: str) -> Iterator[Command]:
     own = [*images, *network, *lengths, *(data if scale == "small" else []), "logger=none", "trainer.threads=1"]
     yield ["experiment=eos/cifar10_5k", f"study={study}", *own]
     yield ["experiment=eos/adam", f"study={study}", *own]
-    yield ["experiment=eos/vradam", f"study={study}", *own]
-    yield ["experiment=eos/vradam", f"study={study}", "optimizer.beta3=1000", *own]
+    for gate in ([], ["optimizer.beta3=100"], ["optimizer.beta3=1000"]):
+        yield ["experiment=eos/vradam", f"study={study}", *gate, *own]
 
 
 PARTS = {
