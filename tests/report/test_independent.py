@@ -1,4 +1,4 @@
-"""The committed verdicts once more, from the records alone: tarfile and scipy, nothing of vrbench."""
+"""The committed verdicts once more, from the records alone: tarfile, yaml and scipy, nothing of vrbench."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 from scipy import stats
 
@@ -37,18 +38,22 @@ def studies(unit: str) -> list[Path]:
 
 
 def confirmed(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Manifest and summary of every run that finished, without a search's trials and the control's."""
+    """Manifest, with `config`, and summary of every run that finished, without a search's trials and the control's."""
     with tarfile.open(folder / "records.tar.xz") as records:
         names = [
             name
             for name in records.getnames()
-            if not name.startswith("tune/") and name.endswith(("manifest.json", "summary.json"))
+            if not name.startswith("tune/") and name.endswith(("manifest.json", "summary.json", "config.yaml"))
         ]
-        read = {name: json.load(file) for name in names if (file := records.extractfile(name))}
-    runs = [(read[name.replace("summary", "manifest")], read[name]) for name in names if name.endswith("summary.json")]
+        texts = {name: file.read().decode() for name in names if (file := records.extractfile(name))}
+    runs = [
+        (json.loads(texts[name.replace("summary", "manifest")]), json.loads(text), name.replace("summary.json", ""))
+        for name, text in texts.items()
+        if name.endswith("summary.json")
+    ]
     return [
-        (run, summary)
-        for run, summary in runs
+        (run | {"config": yaml.load(texts[place + "config.yaml"], yaml.CSafeLoader)}, summary)
+        for run, summary, place in runs
         if summary["status"] == "finished" and not (run.get("tuned") or {}).get("control")
     ]
 
@@ -56,16 +61,24 @@ def confirmed(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 def of(
     runs: list[tuple[dict[str, Any], dict[str, Any]]], row: dict[str, Any], arm: str
 ) -> dict[tuple[int, int], float]:
-    """An arm's test metric by tuning seed and seed. What its searches happened to agree on (`gate_on=velocity`) is part
-    of its label, and tells it from no other."""
+    """An arm's test metric by tuning seed and seed; its label says the settings that tell it from others."""
     optimizer, *settings = arm.split(" ")
     asked = {"task": row["task"], "model": row["model"], "optimizer": optimizer}
-    asked |= {key: value for key, value in (setting.split("=") for setting in settings) if key == "schedule"}
+    asked |= dict(setting.split("=") for setting in settings)
     return {
         ((run.get("tuned") or {"seeds": [0]})["seeds"][0], run["seed"]): summary["metrics"][f"test/{row['metric']}"]
         for run, summary in runs
-        if asked.items() <= run["choices"].items()
+        if all(said(run, key) == value for key, value in asked.items())
     }
+
+
+def said(run: dict[str, Any], key: str) -> str:
+    """A choice (`schedule`), a setting (`schedule.warmup`), or one of the optimizer (`beta3`), as labels write it."""
+    if key in run["choices"]:
+        return str(run["choices"][key])
+    group, _, name = key.rpartition(".")
+    value = run["config"][group or "optimizer"][name]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def replicate_means(a: dict[tuple[int, int], float], b: dict[tuple[int, int], float]) -> list[float]:
@@ -77,7 +90,9 @@ def replicate_means(a: dict[tuple[int, int], float], b: dict[tuple[int, int], fl
 
 
 def p_value(differences: list[float], test: str) -> float:
-    """Student's, or that of all sign flips (at most 20,000 of them)."""
+    """Student's, or that of all sign flips (at most 20,000 of them); of one difference both flips are as far out."""
+    if len(differences) == 1:
+        return 1.0
     if test == "t":
         return float(stats.ttest_1samp(differences, 0.0).pvalue)
     flips = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=20_000, **SEED)

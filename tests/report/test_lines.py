@@ -67,6 +67,7 @@ def test_each_tuning_is_one_observation(tmp_path: Path) -> None:
         tuned = {
             "replicate": replicate,
             "space": {"optimizer.lr": space},
+            "params": {"optimizer.lr": 0.1 + replicate},
             "budget": 1,
             "sampler": "random",
             "metric": None,
