@@ -243,6 +243,17 @@ class Committed:
         ]
         return statistics.fmean(variances) ** 0.5 if variances else float("nan")
 
+    def spreads(self) -> list[dict[str, Any]]:
+        """By task, model and schedule, the `seed_spread` of each optimizer (`{"task": "digits", …, "adamw": 0.01}`) and
+        which optimizer has the smallest (`"smallest": "adamw"`)."""
+        keys, found = ("task", "model", "schedule"), []
+        for place, cells in sorted(self.grid(keys, ["optimizer"]).items()):
+            own = {optimizer: self.seed_spread(arm) for (optimizer,), arm in cells.items()}
+            found.append(
+                {**dict(zip(keys, place, strict=True)), **own, "smallest": min(own, key=lambda name: own[name])}
+            )
+        return found
+
     @cached_property
     def curves(self) -> dict[str, RunCurves]:
         """What each run logged, by its arm's label, and its seed where the arm has several."""
