@@ -8,7 +8,7 @@ import re
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -140,12 +140,13 @@ class Committed:
         arms = [arm for arm in self.arms if arm.optimizer == optimizer and len(arm.parts) > 1]
         return [(arm, against_itself(finished(arm, "test"))) for arm in arms]
 
-    def tuning_means(self, optimizer: str = "adamw") -> list[tuple[Arm, list[float]]]:
-        """Of each arm of an optimizer that was tuned several times, the tunings' means on the test split, sorted."""
+    def tuning_means(self, optimizer: str = "adamw", metric: str = "") -> list[tuple[Arm, list[float]]]:
+        """Of each arm of an optimizer that was tuned several times, the tunings' means on the test split, sorted: of
+        the task's metric, or of another."""
         found = []
         for arm in self.arms:
             if arm.optimizer == optimizer and arm.parts:
-                by_seed = (part.by_seed(f"test/{arm.metric}").values() for part in arm.tunings)
+                by_seed = (part.by_seed(f"test/{metric or arm.metric}").values() for part in arm.tunings)
                 found.append((arm, sorted(statistics.fmean(values) for values in by_seed)))
         return found
 
@@ -166,6 +167,34 @@ class Committed:
         """The highest value of a logged metric in all runs of some arms, nan without one."""
         logged = (row[key] for arm in arms for run in arm.over for row in run.rows() if key in row)
         return max(logged, default=float("nan"))
+
+    def median(self, arm: Arm, key: str) -> float:
+        """The median over an arm's runs of each run's median of a logged metric, nan without one."""
+        logged = ([row[key] for row in run.rows() if key in row] for run in arm.over)
+        medians = [statistics.median(values) for values in logged if values]
+        return statistics.median(medians) if medians else float("nan")
+
+    def powers(self, key: str) -> dict[str, dict[str, float]]:
+        """By task, the mean of a final metric for each power of VRAdam's kinetic energy, with its gate as published."""
+        found: dict[str, dict[str, float]] = {}
+        for task, power, arm in self._powers():
+            found.setdefault(task, {})[power] = self.mean(arm, key)
+        return found
+
+    def gates(self) -> list[float]:
+        """The median gate of each arm of `powers`."""
+        return [self.median(arm, "optim/gate") for _, _, arm in self._powers()]
+
+    def _powers(self) -> Iterator[tuple[str, str, Arm]]:
+        keys = ("task", "optimizer", "optimizer.gate_on", "optimizer.gate_scope", "optimizer.power")
+        for (task, *form, power), cells in self.grid(keys, []).items():
+            if form == ["vradam", "velocity", "global"]:
+                yield task, power, cells[()]
+
+    def tunings_of(self, task: str, metric: str) -> list[float]:
+        """The means of AdamW's tunings on a task with one model and schedule."""
+        (means,) = (means for arm, means in self.tuning_means("adamw", metric) if arm.task == task)
+        return means
 
     def mean(self, arm: Arm, key: str) -> float:
         """The mean of a final metric (`test/length`) over the runs that finished, nan without one."""

@@ -103,7 +103,8 @@ def environment(*more: Any) -> Any:
     )  # fmt: skip
     made.filters |= {
         "figure": figure, "interval": interval, "bounds": bounds, "over_seeds": over_seeds, "claim": claim,
-        "estimate": estimate, "median": statistics.median, "short": lambda key: key.removeprefix("optimizer."),
+        "estimate": estimate, "median": statistics.median, "stdev": statistics.stdev,
+        "short": lambda key: key.removeprefix("optimizer."),
     }  # fmt: skip
     return made
 

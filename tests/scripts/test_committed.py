@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from made_runs import make_run
@@ -69,6 +70,41 @@ def test_tunings_are_held_against_each_other(study: Any) -> None:
         seeds = [[v for v in part.by_seed(f"test/{arm.metric}").values() if v == v] for part in arm.parts.values()]
         p = [stats.ttest_ind(a, b, equal_var=False).pvalue for a, b in combinations(seeds, 2)]
         assert (itself.single, itself.couples) == (sum(value < 0.05 for value in p), 3)
+
+
+def test_a_logged_metric_has_the_median_of_its_runs_medians(study: Any) -> None:
+    for arm in study.arms:
+        gates = [[row["optim/gate"] for row in run.rows() if "optim/gate" in row] for run in arm.over]
+        if arm.optimizer == "vradam":
+            assert study.median(arm, "optim/gate") == np.median([np.median(values) for values in gates])
+        else:
+            assert math.isnan(study.median(arm, "optim/gate"))
+
+
+def test_powers_are_those_of_the_gate_as_published(module: ModuleType) -> None:
+    study = module.Committed(ROOT / "results" / "paper_table4")
+    losses = study.powers("test/loss")
+    assert {task: "".join(sorted(by_power)) for task, by_power in losses.items()} == {
+        "cifar10": "23456",
+        "wikitext2": "23456",
+    }
+    for arm in study.arms:
+        form = [arm.settings.get(f"optimizer.{key}") for key in ("gate_on", "gate_scope", "power")]
+        if form[:2] == ["velocity", "global"]:
+            values = [run.summary["metrics"]["test/loss"] for run in arm.over]
+            assert losses[arm.task][form[2]] == pytest.approx(np.mean(values), rel=1e-12)
+
+
+def test_tunings_are_told_by_another_metric_too(module: ModuleType) -> None:
+    study = module.Committed(ROOT / "results" / "digits_hypergrid")
+    by_loss = {
+        arm.settings["schedule"]: means for arm, means in study.tuning_means("sgd", "loss") if arm.task == "digits"
+    }
+    assert all(len(means) == 3 and means == sorted(means) for means in by_loss.values())
+    for arm in study.arms:
+        if (arm.task, arm.optimizer) == ("digits", "sgd"):
+            known = [value for value in arm.by_run("test/loss").values() if value == value]
+            assert np.mean(by_loss[arm.settings["schedule"]]) == pytest.approx(np.mean(known), rel=1e-12)
 
 
 def test_schedules_are_compared_within_an_optimizer(study: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from conftest import ROOT
 from scipy import stats
 
 from vrbench.tuning import plan as planning
@@ -48,6 +49,18 @@ def test_a_plan_is_counted(tmp_path: Path) -> None:
 def test_a_wrong_plan_is_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"trails|trials|tasks|task"):
         read(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*(ROOT / "results").glob("*/plan.yaml"), *(ROOT / "scripts" / "plans").glob("*.yaml")]),
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_every_committed_plan_can_be_begun(path: Path) -> None:
+    plan, _ = planning.read_plan(path)
+    assert plan.searches > 0
+    if path.name == "plan.yaml":
+        assert plan.study == path.parent.name
 
 
 def test_the_layout_of_a_plan_is_no_part_of_it(tmp_path: Path) -> None:
