@@ -12,6 +12,7 @@ from made_runs import eight, make_run, report
 
 from vrbench.report import compare
 from vrbench.report.collect import collect
+from vrbench.report.rivals import rivals
 
 
 def read(told: str) -> list[dict[str, str]]:
@@ -102,6 +103,7 @@ def test_the_best_of_each_side_is_chosen_by_validation(tmp_path: Path, capsys: p
     told = json.loads(report(capsys, "compare", "vradam", "adamw", tmp_path, "--best", "--format", "json"))
     (row,) = told["rows"]
     assert (row["a"], row["b"], row["verdict"]) == ("vradam lr=0.1", "adamw", "better")
+    assert row["scope"] == "for these settings, best of 3 against 1"
     assert told["notes"][0] == (
         "digits mlp: the best by validation: vradam lr=0.1, of 3; adamw, of 1; of more arms a better best is to be "
         "expected."
@@ -111,6 +113,18 @@ def test_the_best_of_each_side_is_chosen_by_validation(tmp_path: Path, capsys: p
         report(capsys, "compare", "vradam", "adamw", tmp_path, "--best", "--split", "val", "--format", "json")
     )
     assert val["notes"][1] == "Chosen by the same validation that is compared: optimistic."
+
+
+def test_a_studys_verdict_says_that_its_arms_were_chosen_among_several(tmp_path: Path) -> None:
+    """A page or a published study compares the best of each optimizer without being asked to."""
+    grid(tmp_path)
+    (met,) = rivals(collect([tmp_path]), 8)
+    (one,) = met.found
+    assert (one.a.label, one.b.label, one.among) == ("vradam lr=0.1", "adamw", (3, 1))
+    assert str(one.verdict).endswith("for these settings, best of 3 against 1")
+    assert met.table.notes[0].startswith("digits mlp: the best by validation: vradam lr=0.1, of 3; adamw, of 1;")
+    alone = [arm for arm in collect([tmp_path]) if arm.label in ("vradam lr=0.2", "adamw")]
+    assert "best of" not in str(rivals(alone, 8)[0].table.notes) + str(rivals(alone, 8)[0].found[0].verdict)
 
 
 def test_an_arm_with_a_diverged_run_is_not_the_best(tmp_path: Path) -> None:

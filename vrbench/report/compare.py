@@ -38,7 +38,8 @@ class Verdict:
     size: Size = ""
     """Of a difference, whether its interval lies beyond the smallest effect altogether."""
     scope: str = ""
-    """`for this tuning`, where one tuning of each side is all there is."""
+    """`for this tuning`, where one tuning of each side is all there is; `best of 7 against 1`, where arms were chosen
+    by validation."""
     test: Test = "sign-flip"
     p: float = math.nan
     """Before the correction."""
@@ -150,6 +151,8 @@ class Comparison:
     """Replicates and seeds that are paired."""
     looks: int = 0
     """How often fewer units were looked at before."""
+    among: tuple[int, int] = (1, 1)
+    """Of how many arms of its side each was chosen, as the best by validation."""
 
     @property
     def judged(self) -> bool:
@@ -264,6 +267,14 @@ def compare(
         made.append(Comparison(a, b, pairs, verdict, tuple(found), tuple(let), tuple(x), seen.count if seen else 0))
     family = iter(judge([one.pairs for one in made if one.judged], planned))
     return [replace(one, verdict=replace(next(family), scope=_scope(one))) if one.judged else one for one in made]
+
+
+def chosen_among(one: Comparison, among: tuple[int, int]) -> Comparison:
+    """The comparison of two arms that were chosen among so many, by validation; its verdict says so."""
+    if among == (1, 1):
+        return one
+    scope = ", ".join(filter(None, [one.verdict.scope, f"best of {among[0]} against {among[1]}"]))
+    return replace(one, among=among, verdict=replace(one.verdict, scope=scope))
 
 
 def _paired(

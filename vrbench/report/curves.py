@@ -211,9 +211,17 @@ def best(arm: Arm) -> float:
     return -mean if arm.direction == "max" else mean
 
 
+def ranked(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
+    """Of each optimizer its arms in one task: those with the most runs first, of them the best by validation."""
+    found: dict[str, list[Arm]] = {}
+    for arm in sorted(arms, key=lambda arm: (-len(arm.over), best(arm))):
+        found.setdefault(arm.optimizer, []).append(arm)
+    return found
+
+
 def leading(arms: Sequence[Arm]) -> dict[str, Arm]:
-    """Of each optimizer the arm that speaks for it in one task: of those with the most runs, the best by validation."""
-    return {arm.optimizer: arm for arm in sorted(arms, key=lambda arm: (len(arm.over), -best(arm)))}
+    """Of each optimizer the arm that speaks for it in one task, the first of `ranked`."""
+    return {optimizer: own[0] for optimizer, own in ranked(arms).items()}
 
 
 def representative(arms: Sequence[Arm], most: int) -> list[Arm]:

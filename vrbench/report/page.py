@@ -224,12 +224,12 @@ def _without(table: Table, *dropped: str) -> Table:
 
 
 def _with_chosen(one: Rival) -> Table:
-    """The rival's table, with which of its arms and of the baseline's are compared."""
+    """The rival's table, with which of its arms and of the baseline's are compared, where its notes do not say it."""
     table = _without(one.table, "verdict", "median", "P(improvement)")
     chosen = [
-        f"{found.a.task}, {found.a.model}: {found.a.label} against {found.b.label}, each the best by validation."
+        f"{found.a.task}, {found.a.model}: {found.a.label} against {found.b.label}."
         for found in one.found
-        if found.a.settings or found.b.settings
+        if (found.a.settings or found.b.settings) and found.among == (1, 1)
     ]
     return replace(table, notes=[*chosen, *table.notes])
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from vrbench.report import cautions, control, tables, verdict_notes
 from vrbench.report.arms import Arm
-from vrbench.report.compare import Comparison, compare, overall, pick_by_schedule
-from vrbench.report.curves import groups, leading, representative
+from vrbench.report.compare import Comparison, chosen_among, compare, overall, pick_by_schedule
+from vrbench.report.curves import groups, ranked, representative
 from vrbench.report.formats import Table
 from vrbench.report.looks import Looks
 from vrbench.report.registered import registered
@@ -64,20 +64,20 @@ def rivals(arms: Sequence[Arm], most: int, looks: Looks | None = None, what: str
     base = min(contestants, key=lambda name: (-sum(meetings[place] - 1 for place in contestants[name]), name))
     if plan is not None and plan.baseline in contestants:
         base = plan.baseline
-    couples: dict[str, list[tuple[str, Place, Arm, Arm]]] = {"test": [], "val": []}
+    couples: dict[str, list[tuple[str, Place]]] = {"test": [], "val": []}
     for name in sorted(contestants.keys() - {base}):
         shared = sorted(contestants[name].keys() & contestants[base].keys())
-        pairs = [(contestants[name][place], contestants[base][place]) for place in shared]
-        split = "val" if any(cautions.is_blind(arm) for couple in pairs for arm in couple) else "test"
-        couples[split] += [(name, place, *pair) for place, pair in zip(shared, pairs, strict=True)]
+        here = [contestants[side][place][0] for side in (name, base) for place in shared]
+        couples["val" if any(map(cautions.is_blind, here)) else "test"] += [(name, place) for place in shared]
     total = max(plan.tests if plan else 0, sum(map(len, couples.values())))
     met: dict[str, tuple[str, list[tuple[Place, Comparison]]]] = {}
     for split, named in couples.items():
-        judged = compare([(a, b) for _, _, a, b in named], split, smallest, INTERVAL, looks=looks, planned=total)
+        sides = [(contestants[name][place], contestants[base][place]) for name, place in named]
+        judged = compare([(a[0], b[0]) for a, b in sides], split, smallest, INTERVAL, looks=looks, planned=total)
         if looks is not None:
             looks.record(judged, split, what)
-        for (name, place, _, _), one in zip(named, judged, strict=True):
-            met.setdefault(name, (split, []))[1].append((place, one))
+        for (name, place), (a, b), one in zip(named, sides, judged, strict=True):
+            met.setdefault(name, (split, []))[1].append((place, chosen_among(one, (len(a), len(b)))))
     made = []
     for name, (split, placed) in sorted(met.items()):
         found = [one for _, one in placed]
@@ -98,11 +98,11 @@ def _controls(arms: Sequence[Arm], found: Sequence[Comparison], split: str) -> l
     return notes
 
 
-def _contestants(arms: Sequence[Arm], most: int) -> dict[str, dict[Place, Arm]]:
-    """By name, the arm of each place.
+def _contestants(arms: Sequence[Arm], most: int) -> dict[str, dict[Place, list[Arm]]]:
+    """By name, the arms of each place, of which the first speaks for it.
 
-    Contestants are the optimizers, each with the configuration that speaks for it (`curves.leading`); where there is
-    one optimizer alone, they are its best configurations. The baseline tuned again is none.
+    Contestants are the optimizers (`curves.ranked`); where there is one optimizer alone, they are its best
+    configurations. The baseline tuned again is none.
     """
     arms = [arm for arm in arms if not arm.control]
     plan = registered(arms)
@@ -110,11 +110,11 @@ def _contestants(arms: Sequence[Arm], most: int) -> dict[str, dict[Place, Arm]]:
     settings = [arms]
     if plan is not None and by_optimizer:
         settings = [own for own, _ in pick_by_schedule(arms, plan.baseline)]
-    found: dict[str, dict[Place, Arm]] = {}
+    found: dict[str, dict[Place, list[Arm]]] = {}
     for own in settings:
         schedule = own[0].settings.get("schedule", "") if len(settings) > 1 else ""
         for (task, model), here in groups(own).items():
-            best = {arm.label: arm for arm in representative(here, most)}
-            for name, arm in (leading(here) if by_optimizer else best).items():
-                found.setdefault(name, {})[task, model, schedule] = arm
+            best = {arm.label: [arm] for arm in representative(here, most)}
+            for name, ordered in (ranked(here) if by_optimizer else best).items():
+                found.setdefault(name, {})[task, model, schedule] = ordered
     return found

@@ -248,13 +248,14 @@ def comparison(
         headings.insert(2, "schedule")
         for cell, one in zip(cells, found, strict=True):
             cell.insert(2, one.a.settings.get("schedule", ""))
-    notes = [f"A = {a}, B = {b}. {_split_note(split)}, paired by seed; means over the pairs in which both finished."]
-    notes.append(
+    notes = [
+        *verdict_notes.chosen(found, split),
+        f"A = {a}, B = {b}. {_split_note(split)}, paired by seed; means over the pairs in which both finished.",
         "median: of the differences. better / equivalent / worse: posterior probabilities by the smallest effect "
-        "(Bayesian signed-rank test), beside the test and not in its place."
-    )
-    notes += verdict_notes.notes(found, smallest, interval, numerals.spread)
-    notes += cautions.notes(arms, split)
+        "(Bayesian signed-rank test), beside the test and not in its place.",
+        *verdict_notes.notes(found, smallest, interval, numerals.spread),
+        *cautions.notes(arms, split),
+    ]
     winners = {"better": a, "worse": b}
     return Table(
         headings, cells, records, notes, numeric,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from vrbench.report import cautions, sequential
 from vrbench.report.across_tasks import Pooled, random_effects
-from vrbench.report.arms import Arm
 from vrbench.report.compare import Comparison
 from vrbench.report.numerals import Spread
 from vrbench.report.smallest import Smallest
 from vrbench.report.statistics import ALPHA
 
-Place = tuple[str, str]
-"""Task and model."""
 TESTS = {
     "sign-flip": "sign-flip test",
     "t": "Student's t over the means of replicates, which takes them for normal: too few for a test without that",
@@ -47,7 +44,7 @@ def notes(found: Sequence[Comparison], smallest: Smallest, interval: str, spread
             told.append(f"Not comparable: {_place(one)}: {'; '.join(map(str, one.obstacles))}.")
         elif one.let:
             told.append(f"Let differ by --allow: {_place(one)}: {'; '.join(map(str, one.let))}.")
-    if any(one.verdict.scope == "for this tuning" for one in judged):
+    if any("for this tuning" in one.verdict.scope.split(", ") for one in judged):
         told.append(
             "for this tuning: each side was tuned once; a verdict on the method needs several tunings (replicates=R)."
         )
@@ -56,15 +53,15 @@ def notes(found: Sequence[Comparison], smallest: Smallest, interval: str, spread
     return [*told, *cautions.code_between(found)]
 
 
-def chosen(a: Mapping[Place, Sequence[Arm]], b: Mapping[Place, Sequence[Arm]], split: str) -> list[str]:
-    """What `--best` chose in each task and model, and of how many; the chosen arm is the first of each."""
+def chosen(found: Sequence[Comparison], split: str) -> list[str]:
+    """Which arms were chosen by validation, and among how many."""
     told = []
-    for place in sorted(a.keys() & b.keys()):
-        sides = [f"{own[place][0].label}, of {len(own[place])}" for own in (a, b)]
-        counts = {len(own[place]) for own in (a, b)}
-        uneven = "; of more arms a better best is to be expected" if len(counts) > 1 else ""
-        told.append(f"{' '.join(place)}: the best by validation: {'; '.join(sides)}{uneven}.")
-    if split != "test":
+    for one in found:
+        if one.among != (1, 1):
+            sides = [f"{arm.label}, of {count}" for arm, count in zip((one.a, one.b), one.among, strict=True)]
+            uneven = "; of more arms a better best is to be expected" if len(set(one.among)) > 1 else ""
+            told.append(f"{one.a.task} {one.a.model}: the best by validation: {'; '.join(sides)}{uneven}.")
+    if told and split != "test":
         told.append("Chosen by the same validation that is compared: optimistic.")
     return told
 

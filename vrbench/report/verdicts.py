@@ -102,7 +102,8 @@ def compare(
     arms = list((runs if isinstance(runs, Runs) else load(runs)).arms)
     looks = Looks(test)
     smallest, tests, told = declared(arms, smallest_effect, family)
-    first, second = comparing.pick(arms, a, best=best), comparing.pick(arms, b, best=best)
+    every_a, every_b = comparing.named(arms, a, best=best), comparing.named(arms, b, best=best)
+    first, second = ({place: own[0] for place, own in every.items()} for every in (every_a, every_b))
     shared = [key for key in first if key in second]
     if not shared:
         raise ValueError(f"{a} and {b} have no task and model in common")
@@ -113,10 +114,9 @@ def compare(
         names = " and ".join(arm.name for arm in blind)
         raise ValueError(f"{names}: no run was to read the test split; --split val compares validation")
     found = comparing.compare(couples, split, smallest, interval, allow, looks, tests)
+    counts = [(len(every_a[key]), len(every_b[key])) for key in shared]
+    found = [comparing.chosen_among(one, among) for one, among in zip(found, counts, strict=True)]
     made = tables.comparison(found, a, b, split, smallest, interval, numerals)
-    if best:
-        every = comparing.named(arms, a, best=True), comparing.named(arms, b, best=True)
-        made.notes[:0] = verdict_notes.chosen(*every, split)
     made.notes.extend(control.notes(arms, {key: second[key] for key in shared}, split))
     looks.record(found, split, "compare")
     made.notes.extend(looks.notes)
