@@ -29,6 +29,7 @@ from vrbench.report.smallest import Smallest
 from vrbench.report.statistics import holm
 from vrbench.report.study import compact
 from vrbench.runs import archive
+from vrbench.runs.records import find_runs
 from vrbench.tuning.plan import read_plan
 
 
@@ -70,6 +71,15 @@ class Committed:
         rows = [row for title, rows in self.rows.items() if title.endswith(f" against {baseline}") for row in rows]
         sign = {"max": -1, "min": 1}
         return sorted(rows, key=lambda row: (row["task"], sign[row["direction"]] * row["difference"]))
+
+    def by_seed(self, row: dict[str, Any]) -> list[float]:
+        """The paired differences of a comparison of two arms that were tuned once."""
+        key = f"test/{row['metric']}"
+        a, b = (
+            next(arm for arm in self.arms if (arm.task, arm.label) == (row["task"], row[side])).by_seed(key)
+            for side in ("a", "b")
+        )
+        return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
 
     def family(self, rival: str) -> list[float]:
         """Holm's p values of a rival's comparisons with all its baselines, as the one family that they are."""
@@ -190,6 +200,48 @@ class Committed:
         for (task, *form, power), cells in self.grid(keys, []).items():
             if form == ["vradam", "velocity", "global"]:
                 yield task, power, cells[()]
+
+    def by_tuning(self, task: str, optimizer: str) -> dict[int, float]:
+        """By replicate, the mean test metric of an optimizer's tuning on a task that has one model and schedule."""
+        (arm,) = (arm for arm in self.arms if (arm.task, arm.optimizer) == (task, optimizer))
+        return {
+            replicate: statistics.fmean(part.by_seed(f"test/{arm.metric}").values())
+            for replicate, part in arm.parts.items()
+        }
+
+    def differences(self, task: str, a: str = "vradam", b: str = "adamw") -> list[float]:
+        """By replicate, what the mean of `a`'s tuning is above that of `b`'s."""
+        ours, theirs = self.by_tuning(task, a), self.by_tuning(task, b)
+        return [ours[replicate] - theirs[replicate] for replicate in sorted(ours.keys() & theirs.keys())]
+
+    def log_ratios(self, task: str, a: str = "vradam", b: str = "adamw") -> list[float]:
+        """By replicate, the natural logarithm of the mean of `a`'s tuning over that of `b`'s."""
+        ours, theirs = self.by_tuning(task, a), self.by_tuning(task, b)
+        return [math.log(ours[replicate] / theirs[replicate]) for replicate in sorted(ours.keys() & theirs.keys())]
+
+    def ahead(self, task: str, of: str = "vradam", baseline: str = "adamw") -> list[str]:
+        """The optimizers, the baseline too, whose test mean on a task is better than one's own, the best first."""
+        rows = [row for row in self.by_gain(baseline) if row["task"] == task]
+        means = {row["a"].split(" ")[0]: row["mean_a"] for row in rows} | {baseline: rows[0]["mean_b"]}
+        order = sorted(means, key=lambda name: means[name], reverse=rows[0]["direction"] == "max")
+        return order[: order.index(of)]
+
+    def found(self, task: str, optimizer: str, key: str) -> list[Any]:
+        """What each search of an optimizer on a task chose for a key, sorted."""
+        arms = [arm for arm in self.arms if (arm.task, arm.optimizer) == (task, optimizer)]
+        return sorted(record["params"][key] for arm in arms for record in arm.tuned)
+
+    def seconds(self, task: str) -> list[float]:
+        """The training time of each run of a task, trials too, in seconds, sorted."""
+        runs = (run for run in find_runs(self.records) if run.manifest["choices"]["task"] == task)
+        return sorted(run.summary["seconds"]["train"] for run in runs if run.summary is not None)
+
+    def ended(self) -> tuple[int, int, int]:
+        """Of the confirmed runs, or of all where nothing was confirmed: how many, how many of them diverged, and how
+        many are bad (`statistics.bad_runs`)."""
+        rows = self.rows["Every configuration"]
+        n, diverged, bad = (sum(row[key] for row in rows) for key in ("n", "diverged", "bad"))
+        return n, diverged, bad
 
     def tunings_of(self, task: str, metric: str) -> list[float]:
         """The means of AdamW's tunings on a task with one model and schedule."""

@@ -15,6 +15,7 @@ import math
 import re
 import statistics
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,12 @@ def estimate(values: Any) -> str:
     return f"{figure(statistics.fmean(values), 3)} [{low}, {high}]"
 
 
+def factor(logarithms: Any) -> str:
+    """`2 [1.5, 2.5]`: e to `estimate`, of logarithms of ratios."""
+    low, high = (figure(math.exp(bound), 2) for bound in student(logarithms))
+    return f"{figure(math.exp(statistics.fmean(logarithms)), 2)} [{low}, {high}]"
+
+
 def over_seeds(arm: Arm, key: str) -> str:
     """`0.5 [0.4, 0.6]`: an arm's mean over finished runs with its bootstrap-t interval; how many diverged, if any."""
     known = [value for value in arm.by_seed(key).values() if math.isfinite(value)]
@@ -80,6 +87,16 @@ def over_seeds(arm: Arm, key: str) -> str:
     if arm.diverged:
         parts.append(f"{arm.diverged} of {len(arm.over)} diverged")
     return ", ".join(parts)
+
+
+def by_verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """`equivalent on cifar10; worse on hypergrid (by how much is open)`."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        tasks.setdefault((row["verdict"], row["size"]), []).append(row["task"])
+    return "; ".join(
+        f"{word} on {', '.join(own)}{f' ({size})' if size else ''}" for (word, size), own in sorted(tasks.items())
+    )
 
 
 def claim(verdict: Verdict) -> str:
@@ -103,8 +120,8 @@ def environment(*more: Any) -> Any:
     )  # fmt: skip
     made.filters |= {
         "figure": figure, "interval": interval, "bounds": bounds, "over_seeds": over_seeds, "claim": claim,
-        "estimate": estimate, "median": statistics.median, "stdev": statistics.stdev,
-        "short": lambda key: key.removeprefix("optimizer."),
+        "estimate": estimate, "factor": factor, "by_verdict": by_verdict,
+        "median": statistics.median, "stdev": statistics.stdev, "short": lambda key: key.removeprefix("optimizer."),
     }  # fmt: skip
     return made
 

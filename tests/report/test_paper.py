@@ -40,7 +40,8 @@ def test_table1_claims_are_answered_one_by_one(tmp_path: Path) -> None:
     assert answers["AdamW"] == "same direction: better by more than the smallest effect, for these settings"
     assert answers["RAdam"] == "not the same direction: worse by more than the smallest effect, for these settings"
     assert answers["SGD+Nesterov"] == "not the same direction: equivalent, for these settings"
-    assert "6.47 / 6.5" in text
+    assert "| 6.47 / 6.5 (another source: test 6.13) |" in text
+    assert "| 5.99 / 6 |" in text
     assert "pydoc with mlp stands in for wikitext2 with encoder_decoder" in text
 
 

@@ -54,6 +54,13 @@ def test_a_study_is_published_and_made_again_to_the_byte(study: Path, tmp_path: 
     assert json.loads(before["provenance.json"])["runs"] == 32
 
 
+def test_runs_that_nothing_confirmed_are_counted_as_they_ended(tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path / "study", 0.9, seed=seed, status="diverged" if seed == 0 else "finished")
+    publish.publish(tmp_path / "study", tmp_path / "out")
+    assert "\n3 runs are over (1 diverged, 2 finished).\n" in (tmp_path / "out" / "tables.md").read_text()
+
+
 def test_what_was_published_does_not_change_with_the_code(tmp_path: Path) -> None:
     code = {"files": {"vrbench/norms.py": "0" * 16}, "libraries": {}}
     for optimizer, seed in itertools.product(("adamw", "vradam"), (0, 1)):

@@ -19,6 +19,7 @@ from made_runs import make_run
 from scipy import stats
 
 from vrbench.report.collect import collect
+from vrbench.runs.records import find_runs
 
 
 @pytest.fixture
@@ -105,6 +106,54 @@ def test_tunings_are_told_by_another_metric_too(module: ModuleType) -> None:
         if (arm.task, arm.optimizer) == ("digits", "sgd"):
             known = [value for value in arm.by_run("test/loss").values() if value == value]
             assert np.mean(by_loss[arm.settings["schedule"]]) == pytest.approx(np.mean(known), rel=1e-12)
+
+
+def test_tunings_are_paired_by_replicate(module: ModuleType) -> None:
+    """The mean of the differences is that of verdicts.json; a ratio's logarithm is a difference of logarithms."""
+    study = module.Committed(ROOT / "results" / "digits_control")
+    (row,) = study.compared("vradam")
+    differences = study.differences("digits")
+    assert len(differences) == row["units"]
+    assert np.mean(differences) == pytest.approx(row["difference"], rel=1e-9)
+    a, b = (study.by_tuning("digits", name) for name in ("vradam", "adamw"))
+    assert study.log_ratios("digits") == pytest.approx([np.log(a[r]) - np.log(b[r]) for r in sorted(a)], rel=1e-9)
+
+
+def test_seeds_are_paired_where_each_was_tuned_once(module: ModuleType) -> None:
+    study = module.Committed(ROOT / "results" / "paper_rivals")
+    for row in study.by_gain():
+        found = study.by_seed(row)
+        assert len(found) == row["units"]
+        assert np.mean(found) == pytest.approx(row["difference"], rel=1e-9)
+
+
+def test_who_is_ahead_counts_the_baseline_too(module: ModuleType) -> None:
+    study = module.Committed(ROOT / "results" / "paper_rivals")
+    for task, best in (("cifar10", "max"), ("wikitext2", "min")):
+        rows = [row for row in study.by_gain() if row["task"] == task]
+        (mine,) = (row["mean_a"] for row in rows if row["a"].startswith("vradam "))
+        means = [row["mean_a"] for row in rows] + [rows[0]["mean_b"]]
+        better = [value for value in means if (value > mine if best == "max" else value < mine)]
+        ahead = study.ahead(task)
+        assert len(ahead) == len(better)
+        assert ("adamw" in ahead) == (rows[0]["mean_b"] in better)
+
+
+def test_what_searches_found_and_how_long_runs_took(study: Any) -> None:
+    rates = study.found("digits", "vradam", "optimizer.lr")
+    assert rates == sorted(rates)
+    assert len(rates) == 6  # two schedules, three tunings
+    seconds = study.seconds("digits")
+    runs = [run for run in find_runs(study.records) if run.manifest["choices"]["task"] == "digits"]
+    assert len(seconds) == len(runs)
+    assert seconds[-1] == max(run.summary["seconds"]["train"] for run in runs if run.summary)
+
+
+def test_runs_of_the_tables_are_counted(study: Any) -> None:
+    summaries = [json.loads(path.read_text()) for path in study.records.glob("confirm/*/summary.json")]
+    n, diverged, bad = study.ended()
+    assert (n, diverged) == (len(summaries), sum(summary["status"] == "diverged" for summary in summaries))
+    assert bad >= diverged > 0
 
 
 def test_schedules_are_compared_within_an_optimizer(study: Any) -> None:
@@ -277,30 +326,23 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
     import results_page
     from jinja2 import DictLoader
 
+    once = type(study)(ROOT / "results" / "paper_rivals")
     source = "{% import 'tables.md.jinja' as tables with context %}"
-    for call in ("scale", "explained", "leads", "spread", "edge", "rivals", "itself"):
+    for call in ("scale", "explained", "leads", "spread", "edge", "itself", "tunings"):
         source += f"## {call}\n{{{{ tables.{call}(made) }}}}\n"
     source += "## beside\n{{ tables.beside([(made, 'constant')]) }}\n"
-    source += "## tunings\n{{ tables.tunings(made, 'adamw') }}\n"
+    source += "## ended\n{{ tables.ended([made]) }}\n## rivals\n{{ tables.rivals(once) }}\n"
     source += "## other\n{{ tables.other_metrics(made, 'digits', ['accuracy', 'loss']) }}\n"
     source += (
         "## chosen\n{{ tables.chosen(made, 'optimizer.gate_on') }}\n## forms\n{{ tables.forms(made, ['schedule']) }}\n"
     )
-    text = results_page.environment(DictLoader({"page": source})).get_template("page").render(made=study)
+    text = results_page.environment(DictLoader({"page": source})).get_template("page").render(made=study, once=once)
     parts = dict(part.split("\n", 1) for part in text.split("## ")[1:])
     assert all("|\n\n|" not in part for part in parts.values())  # which would end a table
     rows = {name: [line for line in part.splitlines() if line.startswith("| ")] for name, part in parts.items()}
     assert {name: len(lines) - 1 for name, lines in rows.items()} == {
-        "scale": 2, "beside": 0, "explained": 6, "leads": 2, "spread": 4, "edge": 0, "rivals": 8,
-        "itself": 4, "tunings": 4, "other": 6, "chosen": 2, "forms": 12,
+        "scale": 2, "beside": 0, "explained": 6, "leads": 2, "spread": 4, "edge": 0, "rivals": 22,
+        "itself": 4, "tunings": 8, "ended": 1, "other": 6, "chosen": 2, "forms": 12,
     }  # fmt: skip
-    verdicts = [
-        {"task": "a", "verdict": "worse"},
-        {"task": "b", "verdict": "better"},
-        {"task": "c", "verdict": "worse"},
-    ]
-    source = "{% import 'tables.md.jinja' as tables with context %}{{ tables.by_verdict(made)|trim }}"
-    page = results_page.environment(DictLoader({"page": source})).get_template("page")
-    assert page.render(made=verdicts) == "better on b; worse on a, c"
     for lines in rows.values():
         assert len({line.count("|") for line in lines}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import ModuleType
 
 import pytest
 from conftest import ROOT
+from scipy import stats
 
 TEMPLATES = sorted((ROOT / "scripts" / "pages").glob("*.jinja"))
 
@@ -65,3 +67,21 @@ def test_a_file_that_is_not_there_is_not_as_it_should_be(
         script.main()
     assert stopped.value.code == 1
     assert capsys.readouterr().out.split() == ["results/nowhere.svg"]
+
+
+def test_a_factor_is_that_of_the_mean_logarithm(script: ModuleType) -> None:
+    logarithms = [math.log(value) for value in (1.0, 2.0, 4.0)]
+    low, high = (math.exp(bound) for bound in stats.t.interval(0.95, 2, math.log(2), math.log(2) / math.sqrt(3)))
+    assert script.factor(logarithms) == f"2 [{low:.2g}, {high:.2g}]"
+
+
+def test_verdicts_are_told_with_their_tasks(script: ModuleType) -> None:
+    rows = [
+        {"task": task, "verdict": verdict, "size": size}
+        for task, verdict, size in (
+            ("a", "worse", "by how much is open"),
+            ("b", "equivalent", ""),
+            ("c", "equivalent", ""),
+        )
+    ]
+    assert script.by_verdict(rows) == "equivalent on b, c; worse on a (by how much is open)"

@@ -113,10 +113,10 @@ def _own(arm: Arm) -> dict[str, str]:
 
 def _row_of_table1(row: Mapping[str, Any], names: Mapping[str, str], found: Sequence[Comparison]) -> str:
     ours = found[0].a
-    cells = [[names[OURS], _printed(row["losses"][OURS]), *_measured(ours), "", ""]]
+    cells = [[names[OURS], _printed(row, OURS), *_measured(ours), "", ""]]
     for one in found:
         rival = one.b.optimizer
-        cells.append([names[rival], _printed(row["losses"][rival]), *_measured(one.b), *_answered(one)])
+        cells.append([names[rival], _printed(row, rival), *_measured(one.b), *_answered(one)])
     headings = ["optimizer", "published val / test", f"here, test {ours.metric}", "n (diverged)",
                 f"{names[OURS]} − it", f"claim: {names[OURS]} is lower"]  # fmt: skip
     notes = [
@@ -148,8 +148,10 @@ def _comparability(arm: Arm, same: Mapping[str, Any]) -> str:
     return "Data, model and length are of the paper's size."
 
 
-def _printed(losses: Sequence[float] | None) -> str:
-    return "NaN" if losses is None else " / ".join(f"{loss:g}" for loss in losses)
+def _printed(row: Mapping[str, Any], optimizer: str) -> str:
+    losses, another = row["losses"][optimizer], row["another_test"].get(optimizer)
+    told = "NaN" if losses is None else " / ".join(f"{loss:g}" for loss in losses)
+    return told if another is None else f"{told} (another source: test {another:g})"
 
 
 def _measured(arm: Arm) -> tuple[str, str]:

@@ -100,17 +100,20 @@ def _rounded(value: Any) -> Any:
 
 def _counted(study: Path) -> str:
     """How many runs there are, and what became of them; of a planned study, how many are left."""
-    told = []
+    told, every = [], list(study.glob("**/summary.json"))
     planned = json.loads((study / PLAN).read_bytes()).get("runs", {}) if (study / PLAN).exists() else {}
     for part, name in (("tune", "trials' runs"), ("confirm", "confirmation runs")):
-        status = Counter(json.loads(path.read_bytes())["status"] for path in study.glob(f"{part}/*/summary.json"))
-        if status:
+        runs = list(study.glob(f"{part}/*/summary.json"))
+        if runs:
             of = f" of {planned[part]} planned" if part in planned else ""
-            rest = ", ".join(f"{count} {word}" for word, count in sorted(status.items()))
-            told.append(f"{sum(status.values())}{of} {name} are over ({rest})")
-    if not told:
-        told.append(f"{len(list(study.glob('**/summary.json')))} runs are over")
-    return f"{'; '.join(told)}."
+            told.append(f"{len(runs)}{of} {name} are over{_ended(runs)}")
+    return f"{'; '.join(told or [f'{len(every)} runs are over{_ended(every)}'])}."
+
+
+def _ended(summaries: Sequence[Path]) -> str:
+    """How the runs of some summaries ended: ` (1 diverged, 7 finished)`."""
+    status = Counter(json.loads(path.read_bytes())["status"] for path in summaries)
+    return f" ({', '.join(f'{count} {word}' for word, count in sorted(status.items()))})" if status else ""
 
 
 def provenance(study: Path) -> dict[str, Any]:
