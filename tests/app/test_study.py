@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from conftest import ROOT
 
 from vrbench.app import study
 from vrbench.runs import archive
+from vrbench.runs.locks import Lock
 
 PLAN: dict[str, Any] = {
     "study": "s",
@@ -116,15 +118,14 @@ def test_a_study_from_one_command_to_its_page(plan: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_two_shells_share_a_study(plan: Path, tmp_path: Path) -> None:
-    """They spend the trials together, and train no run twice; who comes to the confirmation early can come again."""
+    """They spend the trials together, and train no run twice; who comes to the confirmation early waits."""
     (tmp_path / "noted.py").write_text(NOTED)
     noted = f"+logger.noted={{_target_: noted.Noted, path: {tmp_path / 'trained.txt'}}}"
     plan.write_text(yaml.safe_dump(PLAN | {"trials": 2, "overrides": [*PLAN["overrides"], noted]}))
     command = [sys.executable, "-m", "vrbench", "study", str(plan), "--go", "--results-dir", str(tmp_path)]
     around = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
     both = [subprocess.Popen(command, env=around) for _ in range(2)]
-    for process in both:
-        process.wait()
+    assert [process.wait() for process in both] == [0, 0]
     last = subprocess.run(command, capture_output=True, text=True, env=around)
     assert last.returncode == 0, last.stderr
     trained = (tmp_path / "trained.txt").read_text().splitlines()
@@ -132,6 +133,38 @@ def test_two_shells_share_a_study(plan: Path, tmp_path: Path) -> None:
     searches = [json.loads(path.read_bytes()) for path in (tmp_path / "s").glob("search/*/trials.json")]
     assert [len(search["trials"]) for search in searches] == [2] * 6
     assert len(list((tmp_path / "s/tune").glob("*/summary.json"))) == 12
+
+
+def test_a_confirmation_waits_for_the_trials_of_other_processes(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, digest = study.read_plan(plan)
+    study.register(tmp_path / "s", digest, content)
+    search = tmp_path / "s/search/digits-mlp-sgd"
+    search.mkdir(parents=True)
+    (search / "trial-0.lock").touch()  # of a process that died
+    begun, over = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with Lock(search / "trial-1.lock"):
+            begun.set()
+            time.sleep(0.5)
+            over.set()
+
+    done: list[tuple[str, bool]] = []
+
+    def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+        done.append((words[4], over.is_set()))
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert begun.wait(10)
+    assert study.main([str(plan), "--go", "--results-dir", str(tmp_path)]) == 0
+    thread.join()
+    assert done == [("sweep=tune", False), ("sweep=tune", False), ("experiment=confirm", True)]
+    assert capsys.readouterr().out.count("digits-mlp-sgd: waiting for a trial in another process") == 1
 
 
 def test_a_report_waits_for_the_last_confirmation(

@@ -19,11 +19,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import Timeout
 from pydantic import ValidationError
 
 from vrbench.app.refusals import say
 from vrbench.loggers.console import duration
 from vrbench.runs import archive
+from vrbench.runs.locks import Lock
 from vrbench.tuning.plan import Plan, commands, detectable, is_registered, progress, read_plan, register
 
 SLIVERS = (0.05, 0.15)
@@ -140,6 +142,8 @@ def _check(plan: Plan, overrides: Sequence[str], folders: Sequence[Path]) -> Non
 
 def _go(plan: Plan, study: Path, overrides: Sequence[str]) -> int:
     for words in commands(plan):
+        if "experiment=confirm" in words:
+            _wait_for_trials(study)
         command = [*words, *overrides]
         print(f"\n$ vrbench {shlex.join(command)}", flush=True)
         if code := subprocess.run([sys.executable, "-m", "vrbench", *command]).returncode:
@@ -158,3 +162,15 @@ def _go(plan: Plan, study: Path, overrides: Sequence[str]) -> int:
         if code := subprocess.run([sys.executable, "-m", "vrbench.report.main", *words]).returncode:
             return code
     return 0
+
+
+def _wait_for_trials(study: Path) -> None:
+    """Wait until no other process works on a trial of the study; a process that dies works on none."""
+    for path in sorted(study.glob("search/*/trial-*.lock")):
+        try:
+            with Lock(path, timeout=0):
+                pass
+        except Timeout:
+            print(f"\nstudy={study.name}: {path.parent.name}: waiting for a trial in another process", flush=True)
+            with Lock(path):
+                pass
