@@ -54,6 +54,8 @@ class Supplies:
             there = OmegaConf.select(config, key)
             if there is not None and there > most:
                 found[key] = most
+        if isinstance(OmegaConf.select(config, "model.size"), str):
+            found["model.size"] = "tiny"
         for key in ("task.data.val_fraction", "task.data.test_fraction"):
             there = OmegaConf.select(config, key)
             if there is not None and there < LEAST_SHARE:
