@@ -201,23 +201,26 @@ class Committed:
             if form == ["vradam", "velocity", "global"]:
                 yield task, power, cells[()]
 
-    def by_tuning(self, task: str, optimizer: str) -> dict[int, float]:
-        """By replicate, the mean test metric of an optimizer's tuning on a task that has one model and schedule."""
-        (arm,) = (arm for arm in self.arms if (arm.task, arm.optimizer) == (task, optimizer))
-        return {
-            replicate: statistics.fmean(part.by_seed(f"test/{arm.metric}").values())
-            for replicate, part in arm.parts.items()
-        }
+    def tunings(self, task: str, a: str = "vradam", b: str = "adamw") -> list[tuple[float, float]]:
+        """The mean test metrics of the tunings of two optimizers, paired by replicate, on a task that has one model and
+        schedule."""
+        sides = []
+        for optimizer in (a, b):
+            (arm,) = (arm for arm in self.arms if (arm.task, arm.optimizer) == (task, optimizer))
+            key = f"test/{arm.metric}"
+            sides.append(
+                {replicate: statistics.fmean(part.by_seed(key).values()) for replicate, part in arm.parts.items()}
+            )
+        ours, theirs = sides
+        return [(ours[replicate], theirs[replicate]) for replicate in sorted(ours.keys() & theirs.keys())]
 
-    def differences(self, task: str, a: str = "vradam", b: str = "adamw") -> list[float]:
-        """By replicate, what the mean of `a`'s tuning is above that of `b`'s."""
-        ours, theirs = self.by_tuning(task, a), self.by_tuning(task, b)
-        return [ours[replicate] - theirs[replicate] for replicate in sorted(ours.keys() & theirs.keys())]
+    def differences(self, task: str) -> list[float]:
+        """By replicate, what VRAdam's mean is above AdamW's."""
+        return [a - b for a, b in self.tunings(task)]
 
-    def log_ratios(self, task: str, a: str = "vradam", b: str = "adamw") -> list[float]:
-        """By replicate, the natural logarithm of the mean of `a`'s tuning over that of `b`'s."""
-        ours, theirs = self.by_tuning(task, a), self.by_tuning(task, b)
-        return [math.log(ours[replicate] / theirs[replicate]) for replicate in sorted(ours.keys() & theirs.keys())]
+    def log_ratios(self, task: str) -> list[float]:
+        """By replicate, the natural logarithm of VRAdam's mean over AdamW's."""
+        return [math.log(a / b) for a, b in self.tunings(task)]
 
     def ahead(self, task: str, of: str = "vradam", baseline: str = "adamw") -> list[str]:
         """The optimizers, the baseline too, whose test mean on a task is better than one's own, the best first."""

@@ -100,14 +100,17 @@ def _rounded(value: Any) -> Any:
 
 def _counted(study: Path) -> str:
     """How many runs there are, and what became of them; of a planned study, how many are left."""
-    told, every = [], list(study.glob("**/summary.json"))
+    told = []
     planned = json.loads((study / PLAN).read_bytes()).get("runs", {}) if (study / PLAN).exists() else {}
     for part, name in (("tune", "trials' runs"), ("confirm", "confirmation runs")):
         runs = list(study.glob(f"{part}/*/summary.json"))
         if runs:
             of = f" of {planned[part]} planned" if part in planned else ""
             told.append(f"{len(runs)}{of} {name} are over{_ended(runs)}")
-    return f"{'; '.join(told or [f'{len(every)} runs are over{_ended(every)}'])}."
+    if not told:
+        runs = list(study.glob("**/summary.json"))
+        told.append(f"{len(runs)} runs are over{_ended(runs)}")
+    return f"{'; '.join(told)}."
 
 
 def _ended(summaries: Sequence[Path]) -> str:
