@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from run_curves import RunCurves
+from scipy import stats
 
 from vrbench.report.arms import Arm
 from vrbench.report.collect import collect
@@ -48,6 +49,11 @@ class Lead:
     def taken(self) -> np.ndarray:
         """What the schedule takes away of it. Both sides are replicates of one number: they have its data split."""
         return self.without - self.with_it
+
+
+def taken_holm(leads: Sequence[Lead]) -> list[float]:
+    """Holm's p values of Student's two-sided tests that the schedule takes nothing of a lead, as one family."""
+    return holm([float(stats.ttest_1samp(lead.taken, 0).pvalue) for lead in leads])
 
 
 class Committed:
@@ -298,14 +304,15 @@ class Committed:
             theirs = places.get((task, model, other), {})
             if optimizer != rival or baseline not in ours.keys() & theirs.keys():
                 continue
-            gains = {
-                schedule: np.array(compare([(arm, theirs[schedule])], "test", Smallest())[0].pairs.gains)
-                for schedule, arm in ours.items()
-                if schedule in theirs
-            }
+            gains = {schedule: _gains(arm, theirs[schedule]) for schedule, arm in ours.items() if schedule in theirs}
             without = gains.pop(baseline)
             found += [Lead(ours[schedule], schedule, without, own) for schedule, own in gains.items()]
         return found
+
+    def lead_across(self, task: str, ours: str, theirs: str) -> np.ndarray:
+        """By replicate, VRAdam's lead with the schedule `ours` over AdamW with `theirs`, on a task with one model."""
+        by = {optimizer: arms for (name, _, optimizer), arms in self._by_schedule("").items() if name == task}
+        return _gains(by["vradam"][ours], by["adamw"][theirs])
 
     def beside_paper(self, rival: str = "vradam", baseline: str = "adamw") -> list[tuple[dict[str, Any], Comparison]]:
         """The rows of the paper's Table 1 whose task is here, each with the same comparison by loss: one family."""
@@ -346,6 +353,11 @@ class Committed:
             for arm in self.arms
             for run in arm.over
         }
+
+
+def _gains(a: Arm, b: Arm) -> np.ndarray:
+    """By replicate, how much better the test metric of `a` is than that of `b`."""
+    return np.array(compare([(a, b)], "test", Smallest())[0].pairs.gains)
 
 
 def _setting(arm: Arm) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import plot_figure2
-from committed import Committed
+from committed import Committed, taken_holm
 
 from vrbench.report.arms import Arm
 from vrbench.report.compare import Verdict
@@ -120,7 +120,7 @@ def environment(*more: Any) -> Any:
     )  # fmt: skip
     made.filters |= {
         "figure": figure, "interval": interval, "bounds": bounds, "over_seeds": over_seeds, "claim": claim,
-        "estimate": estimate, "factor": factor, "by_verdict": by_verdict,
+        "estimate": estimate, "factor": factor, "by_verdict": by_verdict, "taken_holm": taken_holm,
         "median": statistics.median, "stdev": statistics.stdev, "short": lambda key: key.removeprefix("optimizer."),
     }  # fmt: skip
     return made

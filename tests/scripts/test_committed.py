@@ -195,6 +195,22 @@ def test_a_lead_is_what_a_replicate_s_mean_is_better_by(study: Any) -> None:
     assert results_page.estimate(taken).endswith(f"[{low}, {high}]")
 
 
+def test_a_lead_across_schedules_is_paired_by_replicate(study: Any) -> None:
+    arms = {(arm.task, arm.optimizer, arm.settings["schedule"]): arm for arm in study.arms}
+    sides = [arms["digits", "vradam", "constant"], arms["digits", "adamw", "wsd"]]
+    assert not any(arm.diverged for arm in sides)
+    ours, theirs = ([statistics.fmean(p.by_seed("test/accuracy").values()) for p in arm.tunings] for arm in sides)
+    across = study.lead_across("digits", "constant", "wsd")
+    assert across == pytest.approx([a - b for a, b in zip(ours, theirs, strict=True)])
+
+
+def test_what_schedules_take_is_one_family(module: ModuleType, study: Any) -> None:
+    leads = study.leads()
+    low, high = sorted(float(stats.ttest_1samp(lead.taken, 0).pvalue) for lead in leads)
+    assert sorted(module.taken_holm(leads)) == pytest.approx([2 * low, max(2 * low, high)])
+    assert low < 0.5
+
+
 def test_the_paper_s_rows_are_asked_by_loss(module: ModuleType, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"row": "X", "same": {"task": "digits"}, "losses": {"vradam": [1, 2], "adamw": [1, 2]}}
     monkeypatch.setattr(module, "published", lambda: {"table1": [row]})
@@ -329,8 +345,9 @@ def test_every_table_of_the_page_is_made_of_a_study(study: Any) -> None:
 
     once = type(study)(ROOT / "results" / "paper_rivals")
     source = "{% import 'tables.md.jinja' as tables with context %}"
-    for call in ("scale", "explained", "leads", "spread", "edge", "itself", "tunings"):
+    for call in ("scale", "explained", "edge", "itself", "tunings"):
         source += f"## {call}\n{{{{ tables.{call}(made) }}}}\n"
+    source += "## leads\n{{ tables.leads(made.leads()) }}\n## spread\n{{ tables.spread(made.spreads()) }}\n"
     source += "## beside\n{{ tables.beside([(made, 'constant')]) }}\n"
     source += "## ended\n{{ tables.ended([made]) }}\n## rivals\n{{ tables.rivals(once) }}\n"
     source += "## other\n{{ tables.other_metrics(made, 'digits', ['accuracy', 'loss']) }}\n"
