@@ -23,7 +23,7 @@ quickstart: $(VENV)/.run  ## install, then a first study on embedded data: a tab
 	@echo "  vrbench -m sweep=tune task=digits optimizer=vradam,adamw study=mine"
 	@echo "  vrbench study results/digits_hypergrid/plan.yaml"
 
-test: $(VENV)/.dev        ## the tests, but for those that take long (about four minutes)
+test: $(VENV)/.dev        ## the tests, but for those that take long (about nine minutes)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not stress" -rs --durations=10 $(ARGS)
 
 test-slow: $(VENV)/.dev   ## the tests that take long
