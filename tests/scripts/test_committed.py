@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -22,16 +23,18 @@ from vrbench.report.collect import collect
 from vrbench.runs.records import find_runs
 
 
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import committed
+@pytest.fixture(scope="module")
+def module() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        import committed
 
-    return committed
+        yield committed
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def study(module: ModuleType) -> Any:
+    """It unpacks its records once for all tests, which leave them as they are."""
     return module.Committed(ROOT / "results" / "digits_hypergrid")
 
 
