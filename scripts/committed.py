@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from run_curves import RunCurves
-from scipy import stats
 
 from vrbench.report.arms import Arm
 from vrbench.report.collect import collect
@@ -25,7 +24,7 @@ from vrbench.report.control import finished
 from vrbench.report.leaves import plain
 from vrbench.report.paper import published
 from vrbench.report.publish import confirmed
-from vrbench.report.replicates import Control, against_itself
+from vrbench.report.replicates import Control, against_itself, t_test
 from vrbench.report.smallest import Smallest
 from vrbench.report.statistics import holm
 from vrbench.report.study import compact
@@ -53,7 +52,7 @@ class Lead:
 
 def taken_holm(leads: Sequence[Lead]) -> list[float]:
     """Holm's p values of Student's two-sided tests that the schedule takes nothing of a lead, as one family."""
-    return holm([float(stats.ttest_1samp(lead.taken, 0).pvalue) for lead in leads])
+    return holm([t_test(lead.taken) for lead in leads])
 
 
 class Committed:
